@@ -1,0 +1,1 @@
+"""Long trials of what must never happen, run by `make soak`."""
