@@ -1,0 +1,113 @@
+"""Time that a recording may take from a training, and when it is spent."""
+
+from __future__ import annotations
+
+import time
+
+_SHARE_TO_SPEND = 0.7
+"""Part of the allowance that measured work may take; the rest covers what cannot be measured from inside: caches, the
+interpreter lock shared with the writing thread, slower calls while hooks are armed."""
+
+_CREDIT_SECONDS = 0.6
+"""Training time taken for granted at the start, because early dynamics are fast and must be seen."""
+
+_STEPS_NEVER_LEFT_OUT = 2000
+_LONGEST_REST = 64
+_LONGEST_WAIT = 16
+
+_LONGEST_SAVING_SECONDS = 60.0
+"""Training time whose unspent allowance is kept at most, so that a pause is not followed by a burst."""
+
+
+class Budget:
+    """Keeps measured overhead, (time in Separatrix) / (time outside it), at or below `fraction`."""
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction = fraction
+        self.spent = 0.0
+        self._rate = _SHARE_TO_SPEND * fraction
+        self._started: float | None = None
+        self._forgotten = 0.0
+
+    def start(self) -> None:
+        """Begin to count training time; later calls change nothing."""
+        if self._started is None:
+            self._started = time.perf_counter()
+
+    def charge(self, seconds: float) -> None:
+        """Note time spent inside Separatrix on the training thread."""
+        self.spent += seconds
+
+    def exclude(self, seconds: float) -> None:
+        """Leave out time in which nothing was recorded."""
+        if self._started is not None:
+            self._started += seconds
+
+    def training_seconds(self) -> float:
+        """Time since the start that was not spent inside Separatrix."""
+        return 0.0 if self._started is None else time.perf_counter() - self._started - self.spent
+
+    def balance(self, wanted: float = 0.0) -> float:
+        """Seconds that may be spent now; negative when the allowance is overdrawn.
+
+        What is kept of unspent allowance is bounded, but always suffices for work of `wanted` seconds.
+        """
+        earned = self._rate * (self.training_seconds() + _CREDIT_SECONDS)
+        saved = earned - self.spent - self._forgotten
+        excess = saved - max(self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
+        if excess > 0.0:
+            self._forgotten += excess
+            saved -= excess
+        return saved
+
+    def steps_to_rest(self, step: int) -> int:
+        """How many steps to leave out wholly after `step`: 0 unless the allowance is overdrawn by short steps.
+
+        The first steps are always recorded: all of them together cost a fraction of a second.
+        """
+        deficit = -self.balance()
+        if step <= _STEPS_NEVER_LEFT_OUT or deficit <= 0.0:
+            return 0
+        earned_by_a_step = self._rate * self.training_seconds() / step
+        return max(1, int(min(_LONGEST_REST, deficit / max(earned_by_a_step, 1e-12))))
+
+    def steps_until(self, seconds: float, step: int) -> int:
+        """In how many steps, at least one, `seconds` more will have been earned; a few at most, since steps vary."""
+        earned_by_a_step = self._rate * self.training_seconds() / step
+        return max(1, int(min(_LONGEST_WAIT, seconds / max(earned_by_a_step, 1e-12))))
+
+    def overhead(self) -> float | None:
+        """Measured overhead so far; None while too little time has passed for the ratio to mean anything."""
+        outside = self.training_seconds()
+        return self.spent / outside if outside >= _CREDIT_SECONDS else None
+
+
+_GROWTH = 1.12
+_LONGEST_GAP = 200
+
+
+def next_due(step: int) -> int:
+    """The step after `step` that is due for a sample: every step at first, then spaced evenly in log(step)."""
+    return max(step + 1, min(int(step * _GROWTH), step + _LONGEST_GAP))
+
+
+def shortest_gap(step: int) -> int:
+    """Steps that at least lie between samples when the allowance would pay for more: a thousandth of the run so far."""
+    return max(1, step // 1000)
+
+
+class Stopwatch:
+    """Times a piece of work; charges it to a budget if one is given."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        self._budget = budget
+        self.seconds = 0.0
+
+    def __enter__(self) -> Stopwatch:
+        self._begin = time.perf_counter()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds = time.perf_counter() - self._begin
+        if self._budget is not None:
+            self._budget.charge(self.seconds)

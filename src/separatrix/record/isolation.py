@@ -1,0 +1,35 @@
+"""Keeps what Separatrix computes apart from the training: out of sight of its modes, and its errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch.utils._python_dispatch import _disable_current_modes
+
+
+def in_words(error: BaseException) -> str:
+    """Kind and text of an error in one line; the kind alone where its own text cannot be made."""
+    try:
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    except Exception:
+        return type(error).__name__
+
+
+class Aside:
+    """Operations inside run as if no function mode, dispatch mode or tensor subclass override were in force."""
+
+    __slots__ = ("_functions", "_modes")
+
+    def __enter__(self) -> None:
+        self._modes: contextlib.AbstractContextManager[object] | None = None
+        if torch._C._len_torch_dispatch_stack():
+            self._modes = _disable_current_modes()
+            self._modes.__enter__()
+        self._functions = torch._C.DisableTorchFunction()
+        self._functions.__enter__()
+
+    def __exit__(self, *exception: object) -> None:
+        self._functions.__exit__(None, None, None)
+        if self._modes is not None:
+            self._modes.__exit__(None, None, None)

@@ -1,0 +1,6 @@
+"""Contract tests, shipped for authors of probes and for whoever doubts that recording changes nothing."""
+
+from separatrix.testing.changes_nothing import Comparison, check_changes_nothing
+from separatrix.testing.probe_contract import check_probe, example_views
+
+__all__ = ["Comparison", "check_changes_nothing", "check_probe", "example_views"]
