@@ -1,0 +1,164 @@
+"""What a recording costs: blocks of training steps with and without it, interleaved in one process.
+
+The overhead is (time with - time without) / (time without). Blocks alternate in random order until the standard error
+of the mean ratio is a tenth of the budget, or the time is up: then the row says "not resolved".
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import json
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import separatrix
+from benchmarks import _peers
+from benchmarks._trainings import TRAININGS, Step
+
+Context = Callable[[], contextlib.AbstractContextManager[object]]
+
+BLOCK_SECONDS = 0.4
+FEWEST_PAIRS = 20
+WARM_UP_STEPS = 40
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One measured overhead, in shares of the bare training's time."""
+
+    training: str
+    what: str
+    budget: float | None
+    step_milliseconds: float
+    overhead: float
+    standard_error: float
+    pairs: int
+    resolved: bool
+
+
+def seconds(step: Step, steps: int) -> float:
+    """Wall time of `steps` steps."""
+    begin = time.perf_counter()
+    for _ in range(steps):
+        step()
+    return time.perf_counter() - begin
+
+
+def compare(bare: Step, awake: Context, recorded: Step, target: float, limit: float) -> tuple[float, float, float, int]:
+    """Mean overhead, its standard error, milliseconds of a bare step, pairs measured.
+
+    `recorded` steps run inside `awake()`, `bare` ones outside. Of the ratios of pairs the extreme tenths are left out:
+    a neighbour's burst hits one block of a pair.
+    """
+    for _ in range(WARM_UP_STEPS):
+        bare()
+    steps = max(3, round(BLOCK_SECONDS / (seconds(bare, 20) / 20)))
+    ratios: list[float] = []
+    bare_times: list[float] = []
+    deadline = time.perf_counter() + limit
+    order = random.Random(0)
+    while True:
+        times = {}
+        for with_it in order.sample((True, False), 2):
+            with awake() if with_it else contextlib.nullcontext():
+                times[with_it] = seconds(recorded if with_it else bare, steps)
+        bare_times.append(times[False] / steps)
+        ratios.append(times[True] / times[False])
+        mean, error = trimmed(ratios)
+        enough = len(ratios) >= FEWEST_PAIRS and error <= target
+        if enough or time.perf_counter() > deadline:
+            return mean - 1.0, error, 1e3 * statistics.median(bare_times), len(ratios)
+
+
+def trimmed(values: list[float]) -> tuple[float, float]:
+    """Mean without the extreme tenths, and its standard error by winsorised variance (Tukey and McLaughlin 1963)."""
+    cut = len(values) // 10
+    ordered = sorted(values)
+    kept = ordered[cut : len(ordered) - cut]
+    if len(kept) < 2:
+        return statistics.fmean(values), float("inf")
+    winsorised = [kept[0]] * cut + kept + [kept[-1]] * cut
+    error = statistics.stdev(winsorised) / ((1 - 2 * cut / len(values)) * len(values) ** 0.5)
+    return statistics.fmean(kept), error
+
+
+@contextlib.contextmanager
+def recorder(model: nn.Module, optimizer: torch.optim.Optimizer, budget: float) -> Iterator[Context]:
+    """A recording that is paused but inside the contexts that this yields."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        recording = stack.enter_context(separatrix.record(model, optimizer, run=Path(folder) / "run", budget=budget))
+        resting = contextlib.ExitStack()
+        resting.enter_context(recording.paused())
+
+        @contextlib.contextmanager
+        def awake() -> Iterator[None]:
+            resting.close()
+            try:
+                yield
+            finally:
+                resting.enter_context(recording.paused())
+
+        yield awake
+        resting.close()
+
+
+def measure(training: str, budget: float, limit: float) -> Row:
+    """Overhead of the default recording of a training at a budget."""
+    model, optimizer, step = TRAININGS[training]()
+    with recorder(model, optimizer, budget) as awake:
+        overhead, error, milliseconds, pairs = compare(step, awake, step, budget / 10, limit)
+    return Row(training, "separatrix", budget, milliseconds, overhead, error, pairs, error <= budget / 10)
+
+
+def measure_peer(training: str, peer: str, limit: float) -> Row:
+    """Overhead of a peer that logs the same norms at every step."""
+    model, optimizer, step = TRAININGS[training]()
+    with tempfile.TemporaryDirectory() as folder, _peers.PEERS[peer](model, optimizer, folder) as between:
+        compared = compare(step, contextlib.nullcontext, lambda: step(between), 0.01, limit)
+    overhead, error, milliseconds, pairs = compared
+    return Row(training, peer, None, milliseconds, overhead, error, pairs, error <= 0.1 * max(0.05, overhead))
+
+
+def printed(row: Row) -> str:
+    """A row of the table."""
+    budget = "" if row.budget is None else f"{row.budget:.0%}"
+    verdict = "" if row.resolved else "not resolved"
+    return (
+        f"{row.training:18} {row.what:22} {budget:>6} {row.step_milliseconds:8.2f} ms"
+        f" {row.overhead:+9.2%} ± {row.standard_error:.2%} {row.pairs:5d} pairs {verdict}"
+    )
+
+
+def main() -> None:
+    """Print the table and write it to benchmarks/results/overhead.json."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trainings", nargs="*", default=list(TRAININGS))
+    parser.add_argument("--budgets", nargs="*", type=float, default=[0.01, 0.05, 0.2])
+    parser.add_argument("--peers", nargs="*", default=_peers.installed())
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds a row may take")
+    options = parser.parse_args()
+    rows = []
+    print(f"{'training':18} {'with':22} {'budget':>6} {'bare step':>11} {'overhead':>9}")
+    for training in options.trainings:
+        measurements = [functools.partial(measure, training, budget, options.limit) for budget in options.budgets]
+        measurements += [functools.partial(measure_peer, training, peer, options.limit / 3) for peer in options.peers]
+        for measurement in measurements:
+            rows.append(measurement())
+            print(printed(rows[-1]), flush=True)
+    results = Path(__file__).parent / "results"
+    results.mkdir(exist_ok=True)
+    (results / "overhead.json").write_text(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+
+
+if __name__ == "__main__":
+    main()
