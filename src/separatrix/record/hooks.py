@@ -35,7 +35,6 @@ class LeafHooks:
         self._thread: int | None = None
         self._labels: frozenset[str] = frozenset()
         self._leaves: Any = {}
-        self._roots: tuple[torch.nn.Module, ...] = ()
         self._inside: set[int] = set()
         self._trains = True
         self._waiting: Any = None
