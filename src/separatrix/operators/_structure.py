@@ -1,0 +1,415 @@
+"""Per-example gradients from the structure of layers: one forward watched, one backward a cotangent, no Jacobian.
+
+A torch function mode sees every call that gets a parameter, or a view of one, and a rule says how the parameter's
+gradient for one example follows from what entered the call and from the gradient of its output. Three things are
+checked on every trace rather than assumed: that the autograd graph uses each parameter as often as was seen, that
+examples do not mix, and along which axis of a layer's output they lie. Parameters that fail get exact Jacobian rows,
+announced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import random
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+
+from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged
+from separatrix.operators._watching import Use, Watch
+from separatrix.operators.errors import NonFiniteError, OperatorError, ParameterError
+
+PROBED = 4
+"""Examples on which the layouts of a module's layers are found."""
+
+
+class CoupledExamplesError(OperatorError):
+    """A model whose output for one example depends on the rest of the batch, or on chance."""
+
+
+class StructureError(OperatorError):
+    """A model, output or loss of which per-example gradients cannot be taken."""
+
+
+class JacobianFallbackWarning(UserWarning):
+    """Parameters used in ways that no rule covers: their gradients are exact, but taken one example at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Entries `start` to `stop` of a parameter; `index` is its place in the list of parameters."""
+
+    index: int
+    start: int
+    stop: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which leading axis holds the examples, alone or merged with an axis after it (`major`) or before it."""
+
+    axis: int
+    major: bool
+    examples: int
+
+    def arrange(self, tensor: Tensor, lead: int) -> Tensor:
+        """(c, *lead, *features) to (c, examples, positions, *features)."""
+        if lead == 0:
+            return tensor[:, None, None]
+        repeats = tensor.shape[1 + self.axis] // self.examples
+        sizes = (self.examples, repeats) if self.major else (repeats, self.examples)
+        at = 1 + self.axis
+        split = tensor.reshape(*tensor.shape[:at], *sizes, *tensor.shape[at + 1 :])
+        return split.movedim(1 + self.axis + (not self.major), 1).flatten(2, 1 + lead)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """A forward over n examples: outputs (n, c) with their graph, and how parameters' gradients follow from it.
+
+    `structured` lists the uses of each block with the layout of their outputs; gradients of the parameters in `dense`
+    are taken from `sources`, the outputs (c,) of one example each. `layouts` are those of all uses, None where a
+    gradient
+    vanished and proved nothing.
+    """
+
+    outputs: Tensor
+    edges: tuple[GradientEdge, ...]
+    structured: Mapping[Block, tuple[tuple[Use, Layout], ...]]
+    dense: Mapping[Block, Tensor]
+    sources: tuple[Tensor, ...]
+    layouts: tuple[Layout | None, ...] | None
+
+    @property
+    def numbers_held(self) -> int:
+        """Numbers that the gradients of one example and one cotangent take, before they are contracted."""
+        outputs = sum(math.prod(_shape(edge)) for edge in self.edges)
+        return outputs // len(self.outputs) + sum(parameter.numel() for parameter in self.dense.values())
+
+
+def watch(
+    forward: Callable[[], Tensor],
+    parameters: Sequence[Tensor],
+    replay: Callable[[int], Tensor] | None = None,
+    layouts: tuple[Layout | None, ...] | None = None,
+) -> tuple[Trace, Mapping[int, str]]:
+    """Run a forward to outputs (n, ...): the trace, and why which parameters have no structure.
+
+    `replay(i)` runs the forward for example i alone; without it, gradients of unstructured parameters come from the
+    graph of the whole batch, n times slower. `layouts` are those found on other examples; where they fit, nothing is
+    checked again.
+
+    Raises:
+        StructureError: outputs without batch axis or gradient, or a graph that hides parameters.
+        NonFiniteError: an output that is not finite.
+        CoupledExamplesError: example 0 alone gives something else than example 0 in the batch.
+    """
+    observer = Watch(parameters)
+    with observer:
+        outputs = forward()
+    outputs = _checked(outputs)
+    if replay is not None and layouts is None and len(outputs) > 1:
+        _compare(replay(0), outputs, 0)
+    reachable, counts = _graph(outputs, observer.numbers)
+    calls = [call for call in observer.calls if call.node in reachable]
+    reasons = {call.index: call.reason for call in calls if call.reason}
+    for index, count in counts.items():
+        if count != sum(call.count for call in calls if call.index == index):
+            reasons.setdefault(index, "used out of sight: compiled, scripted, or in a custom autograd function")
+    uses = [use for use in observer.uses if use.edge.node in reachable]
+    for use in uses:
+        if any(tensor._version != version for tensor, version in use.versions):
+            reasons.setdefault(use.index, "the input of its layer is overwritten in place")
+    placed = []
+    fitted = _fitted(layouts, uses, len(outputs))
+    found, certain = (fitted, True) if fitted is not None else _layouts(outputs, uses)
+    for use, layout in zip(uses, found, strict=True):
+        if layout is None:
+            reasons.setdefault(use.index, "no axis of its layer's output separates the examples")
+        else:
+            placed.append((use, layout))
+    structured: dict[Block, tuple[tuple[Use, Layout], ...]] = {}
+    for use, layout in placed:
+        block = Block(use.index, use.start, use.start + use.local.tensor.numel())
+        structured[block] = (*structured.get(block, ()), (use, layout))
+    for block in structured:
+        if any(_overlap(block, other) for other in structured):
+            reasons.setdefault(block.index, "used whole and in parts")
+    structured = {block: parts for block, parts in structured.items() if block.index not in reasons}
+    dense = {Block(index, 0, parameters[index].numel()): parameters[index] for index in sorted(reasons)}
+    sources: tuple[Tensor, ...] = ()
+    if dense:
+        sources = outputs.unbind() if replay is None else tuple(_replayed(replay, outputs))
+    edges = {_key(use.edge): use.edge for parts in structured.values() for use, _ in parts}
+    return Trace(outputs, tuple(edges.values()), structured, dense, sources, found if certain else None), reasons
+
+
+def pull(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
+    """Per-example gradients of <cotangent[i], outputs[i]>, cotangent (n, entries), in factored form."""
+    gradients = dict(zip(map(_key, trace.edges), _backward(trace.outputs, trace.edges, cotangent), strict=True))
+    terms = {
+        block: merged([_terms(use, layout, gradients[_key(use.edge)].unsqueeze(0)) for use, layout in parts])
+        for block, parts in trace.structured.items()
+    }
+    return terms | _dense_terms(trace, cotangent)
+
+
+def _terms(use: Use, layout: Layout, gradient: Tensor) -> Terms:
+    terms = use.local.terms(use.local.lead(gradient), layout.arrange)
+    if not use.transposed:
+        return terms
+    terms = terms.outer() if isinstance(terms, Lookup) else terms
+    if isinstance(terms, Plain):
+        return Plain(terms.values.view(*terms.values.shape[:2], *use.local.tensor.shape).mT.flatten(2))
+    return Outer(terms.right, terms.left, terms.left.shape[-1], varies=(terms.varies[1], terms.varies[0]))
+
+
+def _dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
+    parameters = list(trace.dense.values())
+    if not parameters:
+        return {}
+    rows = [
+        torch.autograd.grad(source, parameters, row, retain_graph=True, materialize_grads=True)
+        for source, row in zip(trace.sources, cotangent, strict=True)
+    ]
+    return {
+        block: Plain(torch.stack([_single(row[k].flatten()) for row in rows]).unsqueeze(0))
+        for k, block in enumerate(trace.dense)
+    }
+
+
+def _backward(outputs: Tensor, edges: Sequence[GradientEdge], cotangent: Tensor) -> list[Tensor]:
+    if not edges:
+        return []
+    gradients = torch.autograd.grad(outputs, edges, cotangent, retain_graph=True, allow_unused=True)
+    return [
+        _single(outputs.new_zeros(_shape(edge)) if gradient is None else gradient)
+        for edge, gradient in zip(edges, gradients, strict=True)
+    ]
+
+
+def _shape(edge: GradientEdge) -> tuple[int, ...]:
+    return tuple(edge.node._input_metadata[edge.output_nr].shape)
+
+
+def _zeros(edge: GradientEdge) -> Tensor:
+    """A stand-in of the shape of an output, without memory."""
+    return torch.zeros(()).expand(_shape(edge))
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """At least single precision."""
+    return tensor.float() if tensor.itemsize < 4 else tensor
+
+
+def _key(edge: GradientEdge) -> tuple[Node, int]:
+    return edge.node, edge.output_nr
+
+
+def _overlap(block: Block, other: Block) -> bool:
+    return block != other and block.index == other.index and block.start < other.stop and other.start < block.stop
+
+
+def _checked(outputs: Any) -> Tensor:
+    if not isinstance(outputs, Tensor):
+        raise StructureError(
+            f"The forward returns {type(outputs).__name__}, not a tensor: wrap it to return the outputs."
+        )
+    if outputs.ndim == 0 or len(outputs) == 0:
+        raise StructureError(f"Outputs of shape {tuple(outputs.shape)} hold no examples along their first axis.")
+    if not outputs.requires_grad:
+        raise StructureError("No gradient reaches the outputs: run the forward with gradients and unfrozen parameters.")
+    if not outputs.isfinite().all():
+        worst = int((~outputs.isfinite()).flatten(1 if outputs.ndim > 1 else 0).nonzero()[0, 0])
+        raise NonFiniteError(
+            f"The output for example {worst} is not finite: look at its input or lower the learning rate."
+        )
+    return outputs.flatten(1) if outputs.ndim > 1 else outputs.unsqueeze(1)
+
+
+def _replayed(replay: Callable[[int], Tensor], outputs: Tensor) -> Iterator[Tensor]:
+    for i in range(len(outputs)):
+        yield _compare(replay(i), outputs, i)
+
+
+def _compare(alone: Tensor, outputs: Tensor, example: int) -> Tensor:
+    alone = alone.flatten()
+    scale = float(outputs.detach().abs().max())
+    if alone.shape != outputs[example].shape or float((alone - outputs[example]).detach().abs().max()) > (
+        torch.finfo(outputs.dtype).eps ** 0.5 * scale
+    ):
+        raise CoupledExamplesError(
+            f"Example {example} gives other outputs alone than in its batch (batch statistics, dropout): call"
+            " model.eval() or take the mixing out."
+        )
+    return alone
+
+
+def _graph(outputs: Tensor, numbers: Mapping[int, int]) -> tuple[set[Node], Counter[int]]:
+    """Nodes that the outputs were computed by, and how often each parameter enters there."""
+    seen: set[Node] = set()
+    counts: Counter[int] = Counter()
+    waiting = [get_gradient_edge(outputs).node]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.name().startswith("CheckpointFunction"):
+            raise StructureError("Reentrant checkpointing hides parameters: pass use_reentrant=False to checkpoint().")
+        following = [entry for entry, _ in node.next_functions if entry is not None]
+        counts.update(numbers[id(leaf)] for leaf in _leaves(following) if id(leaf) in numbers)
+        waiting += following
+    return seen, counts
+
+
+def _leaves(nodes: Iterable[Node]) -> Iterator[Tensor]:
+    return (node.variable for node in nodes if hasattr(node, "variable"))
+
+
+def _fitted(layouts: Sequence[Layout | None] | None, uses: Sequence[Use], n: int) -> tuple[Layout | None, ...] | None:
+    """Layouts of other examples for n examples, None where the uses differ."""
+    if layouts is None or len(layouts) != len(uses):
+        return None
+    fitted = tuple(layout and dataclasses.replace(layout, examples=n) for layout in layouts)
+    shapes = [use.local.lead(_zeros(use.edge).unsqueeze(0)).shape for use in uses]
+    fits = all(
+        layout is None or use.local.axes == 0 or shape[1 + layout.axis] % n == 0
+        for layout, use, shape in zip(fitted, uses, shapes, strict=True)
+    )
+    return fitted if fits else None
+
+
+def _layouts(outputs: Tensor, uses: Sequence[Use]) -> tuple[tuple[Layout | None, ...], bool]:
+    """The layout of each use: gradients of some examples' outputs must vanish on all other examples.
+
+    Second, whether every gradient had an entry to tell by.
+    """
+    n, entries = outputs.shape
+    generator = torch.Generator().manual_seed(n)
+    chosen = torch.rand(n, generator=generator) < 0.5
+    chosen[0], chosen[-1] = True, n == 1
+    weights = (torch.rand(entries, generator=generator) + 0.5).to(outputs)
+    chosen = chosen.to(outputs.device)
+    edges = {_key(use.edge): use.edge for use in uses}
+    rows = [
+        _backward(outputs, tuple(edges.values()), mask.to(outputs).unsqueeze(1) * weights) for mask in (chosen, ~chosen)
+    ]
+    gradients = dict(zip(edges, map(torch.stack, zip(*rows, strict=True)), strict=True))
+    layouts = tuple(_layout(use.local.lead(gradients[_key(use.edge)]), use.local.axes, chosen) for use in uses)
+    return layouts, n > 1 and all(bool(gradient.any()) for gradient in gradients.values())
+
+
+def _layout(gradients: Tensor, axes: int, chosen: Tensor) -> Layout | None:
+    """The first layout in which the gradient of the chosen examples vanishes on the others, and the reverse."""
+    n = len(chosen)
+    if n == 1:
+        return Layout(0, True, 1)
+    sizes = gradients.shape[1 : 1 + axes]
+    alone = [Layout(axis, True, n) for axis, size in enumerate(sizes) if size == n]
+    joint = [
+        Layout(axis, major, n)
+        for axis, size in enumerate(sizes)
+        if size % n == 0 and size > n
+        for major in (True, False)
+    ]
+    for layout in alone + joint:
+        arranged = layout.arrange(gradients, axes)
+        if not arranged[0, ~chosen].any() and not arranged[1, chosen].any():
+            return layout
+    return None
+
+
+def selected(modules: Mapping[str, nn.Module], parameters: Sequence[Tensor] | None) -> tuple[list[Tensor], list[str]]:
+    """The parameters asked for (default: all that train) and the layer each belongs to, by its first owner's name.
+
+    Raises:
+        ParameterError: none to differentiate, or one that is frozen, complex or not among the modules.
+        CoupledExamplesError: a batch normalisation that uses the batch's statistics.
+    """
+    owners: dict[int, str] = {}
+    everything: list[Tensor] = []
+    for prefix, root in modules.items():
+        for name, module in root.named_modules(prefix=prefix):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
+                remedy = "call model.eval()" if module.running_mean is not None else "track its running statistics"
+                raise CoupledExamplesError(
+                    f"{type(module).__name__} {name!r} couples examples by the batch's statistics: {remedy}."
+                )
+            for parameter in module.parameters(recurse=False):
+                if id(parameter) not in owners:
+                    owners[id(parameter)] = name
+                    everything.append(parameter)
+    chosen = (
+        [parameter for parameter in everything if parameter.requires_grad] if parameters is None else list(parameters)
+    )
+    chosen = list({id(parameter): parameter for parameter in chosen}.values())
+    if not chosen:
+        raise ParameterError("No parameter requires a gradient: unfreeze some or name the ones to use.")
+    for position, parameter in enumerate(chosen):
+        if id(parameter) not in owners:
+            raise ParameterError(f"Parameter {position} of shape {tuple(parameter.shape)} belongs to no given module.")
+        if not parameter.requires_grad or not parameter.is_floating_point():
+            layer = owners[id(parameter)]
+            raise ParameterError(f"A parameter of layer {layer!r} is frozen or not real: leave it out or unfreeze it.")
+    return chosen, [owners[id(parameter)] for parameter in chosen]
+
+
+def announce(reasons: Mapping[int, str], layers: Sequence[str], stacklevel: int) -> None:
+    """Warn once of the parameters without structure."""
+    if reasons:
+        told = sorted({f"{layers[index] or 'the model itself'} ({reason})" for index, reason in reasons.items()})
+        warnings.warn(
+            f"Exact Jacobian rows, slower, instead of layer structure for: {'; '.join(told)}.",
+            JacobianFallbackWarning,
+            stacklevel=stacklevel,
+        )
+
+
+@contextlib.contextmanager
+def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Gradients enabled; random states and buffers as they were, afterwards."""
+    roots = list(modules)
+    buffers = {id(buffer): buffer for root in roots for buffer in root.buffers()}.values()
+    kept = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
+    devices = {parameter.device for root in roots for parameter in root.parameters() if parameter.device.type == "cuda"}
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(sorted(devices, key=str)):
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
+            with torch.no_grad():
+                for buffer, version, value in kept:
+                    if buffer._version != version:
+                        buffer.copy_(value)
+
+
+def examples_of(inputs: Tensor | Sequence[Tensor]) -> int:
+    """Number of examples along the first axis, the same for every input.
+
+    Raises:
+        StructureError: no inputs, none along the first axis, or different numbers of them.
+    """
+    counts = {len(tensor) if tensor.ndim else 0 for tensor in _tuple(inputs)}
+    if len(counts) != 1 or 0 in counts:
+        raise StructureError(f"Inputs hold {sorted(counts)} examples: give the same number, at least one, in each.")
+    return counts.pop()
+
+
+def run(model: nn.Module, inputs: Tensor | Sequence[Tensor], examples: slice) -> Any:
+    """The model's outputs for some examples."""
+    return model(*(tensor[examples] for tensor in _tuple(inputs)))
+
+
+def _tuple(inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)

@@ -1,0 +1,370 @@
+"""Per-example gradients of one parameter kept in factored form, and their inner products without the Jacobian.
+
+Everywhere c counts cotangents (output entries), n and m examples, t and s positions within an example. The leading axis
+of what does not depend on the cotangent is 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+@dataclasses.dataclass(frozen=True)
+class Plain:
+    """Gradients written out: `values` (c, n, p)."""
+
+    values: Tensor
+
+    def block(self, examples: slice) -> Plain:
+        """The terms of some examples."""
+        return Plain(self.values[:, examples])
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return self.values.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    """Gradients as sums of outer products over positions, group by group.
+
+    `left` (c, n, t, g, p) and `right` (c, n, t, g, q) stand for the gradient sum_t left[t] right[t]^T of shape
+    (g p, q); `varies` tells which of the two depend on the cotangent. Where `expand` is given, `right` (1, n, ...) is
+    what it turns into that shape, a block of examples at a time:
+    the patches of a convolution need not be held for all examples. `columns` is q.
+    """
+
+    left: Tensor
+    right: Tensor
+    columns: int
+    expand: Callable[[Tensor], Tensor] | None = None
+    varies: tuple[bool, bool] = (True, False)
+
+    def block(self, examples: slice) -> Outer:
+        """The terms of some examples, their right factors expanded."""
+        right = self.right[:, examples]
+        right = right if self.expand is None else self.expand(right)
+        return dataclasses.replace(self, left=self.left[:, examples], right=right, expand=None)
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return self.left.shape[1]
+
+    @property
+    def positions(self) -> int:
+        """Number of positions of an example."""
+        return self.left.shape[2]
+
+    def expanded(self, entries: int) -> Outer:
+        """The same with the right factors expanded for all examples, where they fit."""
+        each = self.positions * self.left.shape[3] * self.columns
+        return self.block(slice(None)) if self.expand is not None and self.examples * each <= entries else self
+
+    def multiplications(self, others: int, positions: int, cotangents: int) -> tuple[int, int]:
+        """Cost of inner products with `others` examples of `positions`, pair by pair of positions and by gradients."""
+        (n, t, _, p), q = self.left.shape[1:], self.columns
+        left, right = (cotangents if varies else 1 for varies in self.varies)
+        by_positions = n * others * t * positions * (left * p + right * q)
+        return by_positions, cotangents * p * q * (n * t + others * positions + n * others)
+
+    def smaller_written(self, others: int, cotangents: int) -> bool:
+        """Whether the gradients written out take less room and less time than the factors."""
+        t = self.positions
+        by_positions, by_weights = self.multiplications(others, t, cotangents)
+        return self.columns <= t and by_weights < by_positions if self.varies == (True, False) else False
+
+    @property
+    def cotangents(self) -> tuple[int, int]:
+        """Number of cotangents on either side; 1 where the side does not depend on them."""
+        return self.left.shape[0], self.right.shape[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lookup:
+    """Gradients of a table: `index` (1, n, t) says to which of `rows` rows `right` (c, n, t, q) is added."""
+
+    index: Tensor
+    right: Tensor
+    rows: int
+
+    def block(self, examples: slice) -> Lookup:
+        """The terms of some examples."""
+        return Lookup(self.index[:, examples], self.right[:, examples], self.rows)
+
+    def outer(self) -> Outer:
+        """The same with one-hot left factors."""
+        left = torch.nn.functional.one_hot(self.index, self.rows).to(self.right.dtype)
+        return Outer(left.unsqueeze(-2), self.right.unsqueeze(-2), self.right.shape[-1], varies=(False, True))
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return self.index.shape[1]
+
+
+Terms = Plain | Outer | Lookup
+
+_CACHED = 2**20
+"""Numbers a block of examples may take where blocks are independent: what fits in a cache is faster."""
+
+_ROWS = 32
+"""Rows of a symmetric product computed at a time: the half below the diagonal is mirrored."""
+
+
+def written_out(terms: Terms) -> Tensor:
+    """The gradients themselves, (c, n, p): as large as the Jacobian of this parameter."""
+    match terms:
+        case Plain():
+            return terms.values
+        case Outer():
+            whole = terms.block(slice(None))
+            return _weights(whole.left, whole.right).flatten(2)
+        case Lookup():
+            c, n, t, q = terms.right.shape
+            table = terms.right.new_zeros(c, n, terms.rows, q)
+            return table.scatter_add_(2, terms.index[..., None].expand(c, n, t, q), terms.right).flatten(2)
+
+
+def merged(parts: Sequence[Terms]) -> Terms:
+    """The sum of the terms of several uses of one parameter."""
+    if len(parts) == 1:
+        return parts[0]
+    tables = [part for part in parts if isinstance(part, Lookup)]
+    if len(tables) == len(parts):
+        index, right = torch.cat([part.index for part in tables], 2), torch.cat([part.right for part in tables], 2)
+        return Lookup(index, right, tables[0].rows)
+    outers = [part.outer() for part in tables] + [part.block(slice(None)) for part in parts if isinstance(part, Outer)]
+    if len(outers) < len(parts) or len({(part.left.shape[3:], part.columns) for part in outers}) > 1:
+        return Plain(torch.stack([written_out(part) for part in parts]).sum(0))
+    c = max(max(part.cotangents) for part in outers)
+    varies = any(part.varies[0] for part in outers), any(part.varies[1] for part in outers)
+    left = torch.cat([part.left.expand(c if varies[0] else 1, *part.left.shape[1:]) for part in outers], 2)
+    right = torch.cat([part.right.expand(c if varies[1] else 1, *part.right.shape[1:]) for part in outers], 2)
+    return Outer(left, right, outers[0].columns, varies=varies)
+
+
+def compact(terms: Terms, others: int, cotangents: int, entries: int) -> Terms:
+    """The same, written out where that is smaller and cheaper for inner products with `others` examples."""
+    if not isinstance(terms, Outer) or not terms.smaller_written(others, cotangents):
+        return terms
+    t, g, p = terms.left.shape[2:]
+    each = max(terms.cotangents) * g * terms.columns * (t + p)
+    return joined([Plain(written_out(terms.block(part))) for part in _slices(terms.examples, entries // each)])
+
+
+def joined(parts: Sequence[Terms]) -> Terms:
+    """The terms of consecutive examples as one; all of one kind."""
+    return parts[0] if len(parts) == 1 else _cat(parts, 1)
+
+
+def stacked(parts: Sequence[Terms]) -> Terms:
+    """The terms of consecutive cotangents as one; all of one kind."""
+    return parts[0] if len(parts) == 1 else _cat(parts, 0)
+
+
+def _cat(parts: Sequence[Terms], axis: int) -> Terms:
+    def side(name: str, varies: bool) -> Tensor:
+        tensors: list[Tensor] = [getattr(part, name) for part in parts]
+        return torch.cat(tensors, axis) if axis or varies else tensors[0]
+
+    match parts[0]:
+        case Plain():
+            return Plain(side("values", True))
+        case Lookup():
+            return Lookup(side("index", False), side("right", True), parts[0].rows)
+        case Outer():
+            left, right = side("left", parts[0].varies[0]), side("right", parts[0].varies[1])
+            return dataclasses.replace(parts[0], left=left, right=right)
+
+
+def numbers_held(terms: Terms) -> tuple[int, int]:
+    """Numbers that one example takes: once, and for every cotangent."""
+    match terms:
+        case Plain():
+            sides = [(terms.values, True)]
+        case Lookup():
+            sides = [(terms.index, False), (terms.right, True)]
+        case Outer():
+            sides = [(terms.left, terms.varies[0]), (terms.right, terms.varies[1])]
+    counts = [(varies, tensor[0].numel() // terms.examples) for tensor, varies in sides]
+    return sum(count for varies, count in counts if not varies), sum(count for varies, count in counts if varies)
+
+
+def spread(terms: Terms) -> Terms:
+    """One cotangent over n c examples instead of c cotangents over n, cotangents varying fastest."""
+
+    def rows(side: Tensor, c: int) -> Tensor:
+        return side.expand(c, *side.shape[1:]).transpose(0, 1).flatten(0, 1).unsqueeze(0)
+
+    match terms:
+        case Plain():
+            return Plain(rows(terms.values, len(terms.values)))
+        case Lookup():
+            return Lookup(rows(terms.index, len(terms.right)), rows(terms.right, len(terms.right)), terms.rows)
+        case Outer():
+            c = max(terms.cotangents)
+            return dataclasses.replace(
+                terms, left=rows(terms.left, c), right=rows(terms.right, c), varies=(True, False)
+            )
+
+
+def inner_products(x: Terms, y: Terms, entries: int) -> Tensor:
+    """Sum over cotangents of <gradient of x_i, gradient of y_j>: (n, m), with at most about `entries` numbers held.
+
+    Positions are either compared pair by pair, n m t s (p + q) multiplications, or contracted first to gradients,
+    block by block, (n t + m s + n m) p q; the cheaper is taken.
+    """
+    if isinstance(x, Plain) and isinstance(y, Plain):
+        first = x.values.transpose(0, 1).flatten(1)
+        return _gram(first, first if x is y else y.values.transpose(0, 1).flatten(1))
+    if isinstance(x, Lookup) and isinstance(y, Lookup):
+        return _lookup_products(x, y, entries)
+    if isinstance(x, Outer) and isinstance(y, Outer):
+        return _outer_products(x, y, entries)
+    return inner_products(Plain(written_out(x)), Plain(written_out(y)), entries)
+
+
+def squared_norms(terms: Terms, entries: int) -> Tensor:
+    """Squared norm of every example's gradient, summed over cotangents: (n,)."""
+    if isinstance(terms, Plain):
+        return terms.values.square().sum((0, 2))
+    results = []
+    for block in _norm_blocks(terms, min(entries, _CACHED)):
+        if isinstance(block, Lookup):
+            same = block.index.unsqueeze(-1) == block.index.unsqueeze(-2)
+            results.append((same * (block.right @ block.right.mT)).sum((0, 2, 3)))
+        elif _few_positions(block):
+            left, right = (side.transpose(2, 3) for side in (block.left, block.right))
+            results.append(((left @ left.mT) * (right @ right.mT)).sum((0, 2, 3, 4)))
+        else:
+            results.append(_weights(block.left, block.right).square().sum((0, 2, 3, 4)))
+    return torch.cat(results)
+
+
+def group_sums(terms: Terms, membership: Tensor) -> Tensor:
+    """Sums of the gradients over groups of examples, (k, p): `membership` (k, n) weighs them; c must be 1."""
+    if not isinstance(terms, Outer):
+        return membership @ written_out(terms)[0]
+    whole = terms.block(slice(None))
+    left, right = whole.left[0].permute(2, 3, 0, 1), whole.right[0].permute(2, 0, 1, 3).flatten(1, 2)
+    return torch.stack([((left * weights[:, None]).flatten(2) @ right).flatten() for weights in membership])
+
+
+def _gram(x: Tensor, y: Tensor) -> Tensor:
+    if x is not y or len(x) < 2 * _ROWS:
+        return x @ y.mT
+    result = x.new_empty(len(x), len(x))
+    for part in _slices(len(x), _ROWS):
+        result[part, part.start :] = x[part] @ x[part.start :].mT
+        result[part.stop :, part] = result[part, part.stop :].mT
+    return result
+
+
+def _few_positions(terms: Outer) -> bool:
+    t, _, p = terms.left.shape[2:]
+    return t * (p + terms.columns) <= p * terms.columns
+
+
+def _weights(left: Tensor, right: Tensor) -> Tensor:
+    """Gradients (c, n, g, p, q) of factors (c, n, t, g, p) and (c, n, t, g, q)."""
+    return left.permute(0, 1, 3, 4, 2) @ right.transpose(2, 3)
+
+
+def _slices(total: int, size: int) -> Iterator[slice]:
+    size = max(1, size)
+    return (slice(start, min(start + size, total)) for start in range(0, total, size))
+
+
+def _norm_blocks(terms: Outer | Lookup, entries: int) -> Iterator[Outer | Lookup]:
+    if isinstance(terms, Lookup):
+        each = terms.right.shape[0] * terms.right.shape[2] ** 2
+    else:
+        c, _, t, g, p = terms.left.shape
+        each = c * g * (t * terms.columns + (2 * t * t if _few_positions(terms) else p * terms.columns))
+    return (terms.block(part) for part in _slices(terms.examples, entries // each))
+
+
+def _lookup_products(x: Lookup, y: Lookup, entries: int) -> Tensor:
+    (c, n, t, q), (m, s) = x.right.shape, y.right.shape[1:3]
+    used, inverse = torch.unique(torch.cat([x.index.flatten(), y.index.flatten()]), return_inverse=True)
+    split = x.index.numel()
+    x = Lookup(inverse[:split].view_as(x.index), x.right, used.numel())
+    y = Lookup(inverse[split:].view_as(y.index), y.right, used.numel())
+    if t * s > used.numel():
+        result = x.right.new_zeros(n, m)
+        for a in range(c):
+            right = [side.right[a : a + 1] for side in (x, y)]
+            for columns in _slices(q, entries // (used.numel() * (n + m))):
+                tables = [
+                    written_out(Lookup(side.index, part[..., columns], side.rows))[0]
+                    for side, part in zip((x, y), right, strict=True)
+                ]
+                result += _gram(*tables)
+        return result
+    rows = []
+    flat = y.right.permute(1, 2, 0, 3).reshape(m * s, c * q)
+    for part in _slices(n, entries // (2 * t * m * s)):
+        block = x.block(part)
+        products = _gram(block.right.permute(1, 2, 0, 3).reshape(-1, c * q), flat)
+        products *= block.index.reshape(-1, 1) == y.index.reshape(1, -1)
+        rows.append(products.view(-1, t, m, s).sum((1, 3)))
+    return torch.cat(rows)
+
+
+def _outer_products(x: Outer, y: Outer, entries: int) -> Tensor:
+    c, same = max(x.cotangents), x is y
+    x = x.expanded(entries)
+    y = x if same else y.expanded(entries)
+    by_positions, by_weights = x.multiplications(y.examples, y.positions, c)
+    if by_positions <= by_weights:
+        c = c if all(x.varies) else 1
+        parts = [_position_products(_cotangent(x, a, c), _cotangent(y, a, c), entries) for a in range(c)]
+    else:
+        parts = [_weight_products(_cotangent(x, a, c), _cotangent(y, a, c), same, entries) for a in range(c)]
+    return torch.stack(parts).sum(0)
+
+
+def _cotangent(terms: Outer, index: int, of: int) -> Outer:
+    """The terms of one cotangent, all of them where `of` is 1."""
+    if of == 1:
+        return terms
+    sides = zip((terms.left, terms.right), terms.varies, strict=True)
+    left, right = (side[index : index + 1] if varies else side for side, varies in sides)
+    return dataclasses.replace(terms, left=left, right=right)
+
+
+def _position_products(x: Outer, y: Outer, entries: int) -> Tensor:
+    (n, t, g), (m, s) = x.left.shape[1:4], y.left.shape[1:3]
+
+    def rows(side: Tensor) -> Tensor:
+        return side.permute(3, 1, 2, 0, 4).reshape(g, side.shape[1] * side.shape[2], -1)
+
+    whole = y.block(slice(None))
+    left, right = rows(whole.left), rows(whole.right)
+    results = []
+    for part in _slices(n, entries // (2 * g * t * m * s)):
+        block = x.block(part)
+        products = _gram(rows(block.left), left).mul_(_gram(rows(block.right), right))
+        results.append(products.view(g, -1, t, m, s).sum((0, 2, 4)))
+    return torch.cat(results)
+
+
+def _weight_products(x: Outer, y: Outer, same: bool, entries: int) -> Tensor:
+    (n, t, g, p), (m, s) = x.left.shape[1:], y.left.shape[1:3]
+
+    def gradients(side: Outer, rows: slice, positions: int) -> Tensor:
+        each = g * side.columns * (positions + p)
+        blocks = (side.block(part) for part in _slices(side.examples, entries // each))
+        return torch.cat([_weights(block.left[..., rows], block.right).flatten(2)[0] for block in blocks])
+
+    result = x.left.new_zeros(n, m)
+    for rows in _slices(p, entries // (g * x.columns * (n if same else n + m))):
+        first = gradients(x, rows, t)
+        result += _gram(first, first if same else gradients(y, rows, s))
+    return result

@@ -1,0 +1,136 @@
+"""Which calls of a forward get which parameters, seen by a torch function mode."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from separatrix.operators._layer_rules import EXPANSIONS, RULES, Local
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One use of a parameter's entries from `start` on, perhaps transposed, in a call whose output is at `edge`."""
+
+    index: int
+    start: int
+    transposed: bool
+    local: Local
+    edge: GradientEdge
+    versions: tuple[tuple[Tensor, int], ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call that led to `node` and got parameter `index` itself `count` times; `reason` says why no rule covers it."""
+
+    index: int
+    count: int
+    node: Node
+    reason: str
+
+
+class Watch(TorchFunctionMode):
+    """Notes what calls do with parameters while a forward runs."""
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.parameters = parameters
+        self.numbers = {id(parameter): i for i, parameter in enumerate(parameters)}
+        self.uses: list[Use] = []
+        self.calls: list[Call] = []
+
+    def number(self, tensor: Tensor) -> int | None:
+        """Which parameter a tensor is, or is a view of."""
+        return self.numbers.get(id(tensor), self.numbers.get(id(tensor._base)))
+
+    def __torch_function__(
+        self, func: Any, types_: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        used = [tensor for tensor in tensors if self.number(tensor) is not None and tensor.requires_grad]
+        if not used or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if func not in RULES and isinstance(func, types.FunctionType):
+            with self:
+                return _opened(func)(*args, **kwargs)
+        output = func(*args, **kwargs)
+        results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        if not results or any(result is tensor for result in results for tensor in used):
+            return output
+        is_view, reason = all(self.number(result) is not None for result in results), ""
+        if not is_view or func in EXPANSIONS:
+            copied = results[0] is output and output._is_view() and not any(output is tensor for tensor in tensors)
+            result = output.clone() if copied else output  # a later in-place change of a view would cut its edge off
+            uses = self._uses(func, args, kwargs, result)
+            if Counter(use.index for use in uses) == Counter(map(self.number, used)):
+                self.uses += uses
+                output, results = result, [result]
+            elif not is_view:
+                reason = f"used in {getattr(func, '__name__', func)}"
+        node = get_gradient_edge(results[0]).node
+        for index in {index for tensor in used if (index := self.number(tensor)) is not None}:
+            count = sum(tensor is self.parameters[index] for tensor in used)
+            self.calls.append(Call(index, count, node, reason))
+        return output
+
+    def _uses(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> list[Use]:
+        """What the rule of a function makes of a call; nothing where there is none or it refuses the arguments."""
+        rule = RULES.get(func)
+        if rule is None or not isinstance(output, Tensor):
+            return []
+        origins: dict[int, Tensor] = {}
+
+        def constant(tensor: Tensor) -> Tensor:
+            copy = tensor.detach()
+            copy = copy.float() if copy.is_floating_point() and copy.itemsize < 4 else copy
+            origins[id(copy)] = tensor
+            return copy
+
+        plain_args, plain_kwargs = tree_map_only(Tensor, constant, (args, dict(kwargs)))
+        try:
+            with torch.no_grad():
+                locals_ = rule(output.detach(), *plain_args, **plain_kwargs)
+        except TypeError:
+            return []
+        versions = tuple((tensor, tensor._version) for tensor in origins.values())
+        edge = get_gradient_edge(output)
+        uses = []
+        for local in locals_:
+            tensor = origins[id(local.tensor)]
+            index = self.number(tensor)
+            if index is None or not self.parameters[index].is_contiguous():
+                continue
+            transposed = not tensor.is_contiguous()
+            if not transposed or (tensor.ndim == 2 and tensor.t().is_contiguous()):
+                start = int(tensor.storage_offset()) - int(self.parameters[index].storage_offset())
+                uses.append(Use(index, start, transposed, local, edge, versions))
+        return uses
+
+
+def _opened(function: types.FunctionType) -> Callable[..., Any]:
+    """A function written in Python without its own check for overrides, so that the calls inside it are seen."""
+    unchecked = {name: _never for name in function.__globals__ if name.startswith("has_torch_function")}
+    opened = types.FunctionType(
+        function.__code__,
+        function.__globals__ | unchecked,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    opened.__kwdefaults__ = function.__kwdefaults__
+    return opened
+
+
+def _never(*arguments: Any) -> bool:
+    return False

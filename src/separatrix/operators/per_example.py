@@ -1,0 +1,274 @@
+"""Gradients of single examples' losses: norms, inner products and group means from one backward pass."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from separatrix.operators._blocks import MEMORY, block_kernels, layered, plan
+from separatrix.operators._structure import (
+    PROBED,
+    StructureError,
+    Trace,
+    announce,
+    examples_of,
+    pull,
+    run,
+    selected,
+    undisturbed,
+    watch,
+)
+from separatrix.operators._terms import group_sums, squared_norms
+from separatrix.operators.errors import OperatorUsageError
+
+if TYPE_CHECKING:
+    from jaxtyping import Float, Int
+
+Loss = Callable[[Any, Any], Tensor]
+
+
+def per_example_gradient_norms(
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor | Sequence[Tensor],
+    targets: Tensor,
+    per_layer: bool = False,
+    *,
+    parameters: Sequence[Tensor] | None = None,
+    memory: int = MEMORY,
+) -> Float[Tensor, " n"] | dict[str, Float[Tensor, " n"]]:
+    """Euclidean norm of every example's loss gradient, (n,), or per layer a dict whose squares sum to its square.
+
+    `loss(outputs, targets)` returns one loss an example, (n,); or it has a `reduction`, as the functions and modules of
+    torch do, and is taken with reduction="none" and averaged (reduction "sum": summed) over the entries of each
+    example.
+    Not divided by the batch size. Layers, fallback and what stays unchanged: as in `tangent_kernel`. One forward and
+    one
+    backward pass without weight gradients; that examples do not mix is checked on the first four.
+
+    Raises:
+        OperatorUsageError: a loss without one value an example, or inputs and targets of different lengths.
+        ParameterError: no parameter to differentiate, or a frozen one.
+        CoupledExamplesError: batch statistics or dropout, with the module's name where known.
+        NonFiniteError: a loss that is not finite.
+
+    Source: Goodfellow 2015, arXiv:1510.01799; Rochette et al. 2019, arXiv:1912.06015.
+    """
+    with _watched(model, loss, inputs, targets, parameters) as problem:
+        return _norms(problem, per_layer, memory)
+
+
+def per_example_gradient_norms_of(
+    forward: Callable[[], Tensor],
+    modules: nn.Module | Mapping[str, nn.Module],
+    parameters: Sequence[Tensor] | None = None,
+    per_layer: bool = False,
+    *,
+    memory: int = MEMORY,
+) -> Float[Tensor, " n"] | dict[str, Float[Tensor, " n"]]:
+    """Norms of the gradients of the losses (n,) that `forward` computes, over the parameters of `modules`.
+
+    For a training seen from outside, such as a replayed step: `forward` runs once, on the whole batch, in the modules'
+    modes; two more backward passes check that examples do not mix. Gradients of parameters without structure cost n
+    backward passes over the batch. Else as
+    `per_example_gradient_norms`.
+    """
+    with _watched_from(forward, modules, parameters) as problem:
+        return _norms(problem, per_layer, memory)
+
+
+def per_example_inner_products(
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor | Sequence[Tensor],
+    targets: Tensor,
+    per_layer: bool = False,
+    *,
+    parameters: Sequence[Tensor] | None = None,
+    memory: int = MEMORY,
+) -> Float[Tensor, "n n"] | dict[str, Float[Tensor, "n n"]]:
+    """Inner products of the examples' loss gradients, (n, n), or per layer a dict whose sum they are.
+
+    Arguments, assumptions and errors are those of `per_example_gradient_norms`.
+    """
+    with _watched(model, loss, inputs, targets, parameters) as problem:
+        return _products(problem, per_layer, memory)
+
+
+def per_example_inner_products_of(
+    forward: Callable[[], Tensor],
+    modules: nn.Module | Mapping[str, nn.Module],
+    parameters: Sequence[Tensor] | None = None,
+    per_layer: bool = False,
+    *,
+    memory: int = MEMORY,
+) -> Float[Tensor, "n n"] | dict[str, Float[Tensor, "n n"]]:
+    """Inner products of gradients of the losses (n,) that `forward` computes; see `per_example_gradient_norms_of`."""
+    with _watched_from(forward, modules, parameters) as problem:
+        return _products(problem, per_layer, memory)
+
+
+def group_mean_gradients(
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor | Sequence[Tensor],
+    targets: Tensor,
+    groups: Int[Tensor, " n"],
+    *,
+    parameters: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Mean loss gradient of each group of examples, for each parameter (k, *shape), in the order of the parameters.
+
+    `groups` numbers the group of every example from 0 to k - 1; an empty group has mean NaN. Costs as much as k weight
+    gradients. Arguments, assumptions and errors are otherwise those of `per_example_gradient_norms`.
+    """
+    with _watched(model, loss, inputs, targets, parameters) as problem:
+        return _means(problem, groups)
+
+
+def group_mean_gradients_of(
+    forward: Callable[[], Tensor],
+    modules: nn.Module | Mapping[str, nn.Module],
+    groups: Int[Tensor, " n"],
+    parameters: Sequence[Tensor] | None = None,
+) -> list[Tensor]:
+    """Group means of the gradients of the losses (n,) that `forward` computes; see `per_example_gradient_norms_of`."""
+    with _watched_from(forward, modules, parameters) as problem:
+        return _means(problem, groups)
+
+
+def per_example_losses(loss: Loss, outputs: Any, targets: Any) -> Float[Tensor, " n"]:
+    """One loss an example; a loss with a `reduction` is averaged, or summed, over the entries of each example.
+
+    Raises:
+        OperatorUsageError: a loss that has no `reduction` and returns anything but one value an example.
+    """
+    reduction = _reduction(loss)
+    if isinstance(loss, nn.Module) and reduction is not None:
+        loss = copy.copy(loss)
+        loss.__dict__["reduction"] = "none"
+        losses = loss(outputs, targets)
+    elif reduction is not None:
+        losses = loss(outputs, targets, reduction="none")  # type: ignore[call-arg]
+    else:
+        losses = loss(outputs, targets)
+    if isinstance(losses, Tensor) and losses.ndim > 1 and reduction is not None:
+        losses = losses.flatten(1).sum(1) if reduction == "sum" else losses.flatten(1).mean(1)
+    if not isinstance(losses, Tensor) or losses.ndim != 1 or len(losses) != len(targets):
+        shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise OperatorUsageError(
+            f"The loss gives {shape} for {len(targets)} examples: return one loss an example, as with reduction='none'."
+        )
+    return losses
+
+
+def _reduction(loss: Loss) -> str | None:
+    if isinstance(loss, nn.Module):
+        return getattr(loss, "reduction", None)
+    try:
+        parameter = inspect.signature(loss).parameters.get("reduction")
+    except (TypeError, ValueError):
+        return None
+    return None if parameter is None else str(parameter.default)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    """A watched forward to per-example losses, and the names of the layers of the parameters."""
+
+    trace: Trace
+    parameters: Sequence[Tensor]
+    layers: Sequence[str]
+
+
+@contextlib.contextmanager
+def _watched(
+    model: nn.Module,
+    loss: Loss,
+    inputs: Tensor | Sequence[Tensor],
+    targets: Tensor,
+    parameters: Sequence[Tensor] | None,
+) -> Iterator[_Problem]:
+    model = getattr(model, "_orig_mod", model)
+    if examples_of(inputs) != len(targets):
+        raise OperatorUsageError(f"{examples_of(inputs)} inputs and {len(targets)} targets: pass as many of each.")
+    chosen, layers = selected({"": model}, parameters)
+
+    def losses(examples: slice) -> Tensor:
+        return per_example_losses(loss, run(model, inputs, examples), targets[examples])
+
+    def alone(i: int) -> Tensor:
+        return losses(slice(i, i + 1))
+
+    with undisturbed([model]):
+        probe, _ = watch(lambda: losses(slice(0, PROBED)), chosen, alone)
+        trace, reasons = watch(lambda: losses(slice(None)), chosen, alone, probe.layouts)
+        yield _Problem(trace, chosen, layers)
+    announce(reasons, layers, stacklevel=5)
+
+
+@contextlib.contextmanager
+def _watched_from(
+    forward: Callable[[], Tensor],
+    modules: nn.Module | Mapping[str, nn.Module],
+    parameters: Sequence[Tensor] | None,
+) -> Iterator[_Problem]:
+    roots = {"": modules} if isinstance(modules, nn.Module) else modules
+    chosen, layers = selected(roots, parameters)
+
+    def losses() -> Tensor:
+        found = forward()
+        if not isinstance(found, Tensor) or found.ndim != 1:
+            raise StructureError("The forward must return one loss an example, a tensor (n,): use reduction='none'.")
+        return found
+
+    with undisturbed(roots.values()):
+        trace, reasons = watch(losses, chosen)
+        yield _Problem(trace, chosen, layers)
+    announce(reasons, layers, stacklevel=5)
+
+
+def _norms(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[str, Tensor]:
+    outputs = problem.trace.outputs
+    entries = max(1, memory // max(4, outputs.dtype.itemsize))
+    squares: dict[int, Tensor] = {}
+    for block, terms in pull(problem.trace, torch.ones_like(outputs)).items():
+        part = squared_norms(terms, entries)
+        squares[block.index] = squares[block.index] + part if block.index in squares else part
+    parts = layered(squares, problem.layers, lambda: _zeros(outputs, len(outputs)))
+    if per_layer:
+        return {layer: part.sqrt() for layer, part in parts.items()}
+    return torch.stack(list(parts.values())).sum(0).sqrt()
+
+
+def _products(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[str, Tensor]:
+    trace, n = problem.trace, len(problem.trace.outputs)
+    cut = dataclasses.replace(plan(trace, n, 0, memory), examples=n, forward=n)
+    kernels = block_kernels(lambda _: trace, n, None, n, cut, False, 1)
+    parts = layered(kernels, problem.layers, lambda: _zeros(trace.outputs, n, n))
+    return parts if per_layer else torch.stack(list(parts.values())).sum(0)
+
+
+def _means(problem: _Problem, groups: Tensor) -> list[Tensor]:
+    outputs = problem.trace.outputs
+    if groups.shape != (len(outputs),) or groups.is_floating_point() or bool((groups < 0).any()):
+        raise OperatorUsageError(
+            f"Groups of shape {tuple(groups.shape)} do not number {len(outputs)} examples: give integers from 0."
+        )
+    membership = nn.functional.one_hot(groups.long()).mT.to(_zeros(outputs, 0))
+    sizes = membership.sum(1, keepdim=True)
+    means = [(0 / sizes).repeat(1, parameter.numel()) for parameter in problem.parameters]
+    for block, terms in pull(problem.trace, torch.ones_like(outputs)).items():
+        means[block.index][:, block.start : block.stop] += group_sums(terms, membership) / sizes
+    return [mean.view(-1, *parameter.shape) for mean, parameter in zip(means, problem.parameters, strict=True)]
+
+
+def _zeros(like: Tensor, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)

@@ -1,0 +1,274 @@
+import random
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tests.operators.structured_models import EVERY, FALLBACK, STRUCTURED, build, jacobian, relative
+from torch import nn
+
+from separatrix.operators import (
+    CoupledExamplesError,
+    JacobianFallbackWarning,
+    NonFiniteError,
+    OperatorUsageError,
+    ParameterError,
+    StructureError,
+    tangent_kernel,
+    tangent_kernel_of,
+)
+
+
+def quietly(function, *arguments, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", JacobianFallbackWarning)
+        return function(*arguments, **options)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_kernels_equal_the_product_of_explicit_jacobians(name):
+    model, sample = build(name)
+    x, y = sample(5), sample(3)
+    first, second = jacobian(model, x), jacobian(model, y)
+    full = torch.einsum("iap,jbp->ijab", first, second)
+    assert relative(quietly(tangent_kernel, model, x, y, "full"), full) < 1e-9
+    assert relative(quietly(tangent_kernel, model, x, y), full.diagonal(dim1=2, dim2=3).sum(-1)) < 1e-9
+    own = torch.einsum("iap,jap->ij", first, first)
+    assert relative(quietly(tangent_kernel, model, x), own) < 1e-9
+    assert relative(quietly(tangent_kernel_of, lambda: model(x), model), own) < 1e-9
+
+
+@pytest.mark.parametrize("name", STRUCTURED)
+def test_common_layers_need_no_fallback(name):
+    model, sample = build(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", JacobianFallbackWarning)
+        tangent_kernel(model, sample(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"), [("gru", ["cell"]), ("unusual", ["model itself", "layer.parametrizations"])]
+)
+def test_fallback_is_announced_once_and_names_the_layers(name, layers):
+    assert name in FALLBACK
+    model, sample = build(name)
+    with pytest.warns(JacobianFallbackWarning) as caught:
+        tangent_kernel(model, sample(5), sample(3), memory=20_000)
+    assert len(caught) == 1
+    assert all(layer in str(caught[0].message) for layer in layers)
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("name", ["cnn", "tied", "transformer", "unusual"])
+@pytest.mark.parametrize("form", ["trace", "full"])
+def test_little_memory_changes_nothing(name, form):
+    model, sample = build(name)
+    x, y = sample(10), sample(9)
+    for memory in (40_000, 200_000):
+        expected = quietly(tangent_kernel, model, x, form=form)
+        assert relative(quietly(tangent_kernel, model, x, form=form, memory=memory), expected) < 1e-12
+        expected = quietly(tangent_kernel, model, x, y, form)
+        assert relative(quietly(tangent_kernel, model, x, y, form, memory=memory), expected) < 1e-12
+
+
+@pytest.mark.parametrize("form", ["trace", "full"])
+def test_layers_add_up_and_each_is_its_own_jacobian(form):
+    model, sample = build("cnn-batchnorm")
+    x = sample(4)
+    parts = tangent_kernel(model, x, form=form, per_layer=True)
+    assert list(parts) == ["0", "1", "3", "4", "6", "8"]
+    assert relative(sum(parts.values()), tangent_kernel(model, x, form=form)) < 1e-12
+    for name, part in parts.items():
+        model.requires_grad_(False).get_submodule(name).requires_grad_(True)
+        own = jacobian(model, x)
+        equation = "iap,jap->ij" if form == "trace" else "iap,jbp->ijab"
+        assert relative(part, torch.einsum(equation, own, own)) < 1e-9
+
+
+def test_selected_parameters_and_an_unused_layer():
+    model = nn.ModuleDict({"used": nn.Linear(3, 2), "idle": nn.Linear(2, 2)}).double()
+    model.forward = lambda x: model["used"](x)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    parts = tangent_kernel(model, x, per_layer=True)
+    assert parts["idle"].eq(0).all()
+    bias_only = tangent_kernel(model, x, parameters=[model["used"].bias])
+    assert torch.equal(bias_only, torch.full((4, 4), 2.0, dtype=torch.float64))
+    assert torch.allclose(parts["used"], 2 * (x @ x.T + 1))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_single_precision_stays_within_the_documented_figure(name):
+    model, sample = build(name)
+    x = sample(6)
+    exact = quietly(tangent_kernel, model, x)
+    x = x.float() if x.is_floating_point() else x
+    assert relative(quietly(tangent_kernel, model.float(), x).double(), exact) < 1e-5
+
+
+def test_half_precision_is_contracted_in_single():
+    model, sample = build("mlp", torch.bfloat16)
+    kernel = tangent_kernel(model, sample(4).bfloat16())
+    assert kernel.dtype is torch.float32
+    assert torch.linalg.eigvalsh(kernel).min() > -1e-4 * kernel.max()
+
+
+def test_sequences_of_different_lengths():
+    model, _ = build("tied")
+    x, y = torch.randint(0, 7, (4, 5)), torch.randint(0, 7, (3, 2))
+    expected = torch.einsum("iap,jap->ij", jacobian(model, x), jacobian(model, y))
+    assert relative(tangent_kernel(model, x, y), expected) < 1e-9
+
+
+def test_several_inputs_and_compiled_wrapper():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(2, 3), nn.Linear(4, 3)
+
+        def forward(self, a, b):
+            return self.left(a) * self.right(b)
+
+    model = Pair().double()
+    a, b = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 4, dtype=torch.float64)
+    wrapper = nn.Module()
+    wrapper._orig_mod = model
+    whole = jacobian(lambda_model(model, 2), torch.cat([a, b], 1))
+    assert relative(tangent_kernel(wrapper, (a, b)), torch.einsum("iap,jap->ij", whole, whole)) < 1e-9
+
+
+def lambda_model(model, split):
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            return self.inner(x[:, :split], x[:, split:])
+
+    return Joined()
+
+
+class Touchy(nn.Module):
+    """Draws random numbers, counts its calls in a buffer, may fail."""
+
+    def __init__(self, fails=False):
+        super().__init__()
+        self.layer, self.fails = nn.Linear(3, 2), fails
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        torch.rand(1), random.random(), np.random.rand()
+        if self.fails:
+            raise RuntimeError("refused")
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_is_changed_even_by_a_failing_model(fails):
+    model = Touchy(fails).train()
+    model.layer.weight.grad = torch.ones_like(model.layer.weight)
+    hooks = []
+    model.layer.register_forward_hook(lambda *_: hooks.append(1))
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    with torch.no_grad():
+        if fails:
+            with pytest.raises(RuntimeError, match="refused"):
+                tangent_kernel(model, torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+        else:
+            tangent_kernel(model, torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+        assert not torch.is_grad_enabled()
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert (states[1], states[2]) == (random.getstate(), np.random.get_state()[1].tolist())
+    assert model.calls == 0 and model.training and model.layer.weight.grad.eq(1).all()
+    assert model.layer.bias.grad is None and len(model.layer._forward_hooks) == 1
+    before = len(hooks)
+    model.fails = False
+    model(torch.ones(1, 3))
+    assert len(hooks) == before + 1
+    assert torch.overrides._get_current_function_mode() is None
+
+
+class Mixing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.layer(x - x.mean(0))
+
+
+class Reentrant(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.layer, x.requires_grad_(), use_reentrant=True)
+
+
+class Hidden(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        return gradient @ weight.T, x.T @ gradient
+
+
+class OutOfSight(nn.Module):
+    """Uses its weight once where a rule sees it and once in a custom function."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, x):
+        return x @ self.weight + Hidden.apply(x, self.weight).sin()
+
+
+def test_a_use_out_of_sight_is_found_in_the_graph():
+    model = OutOfSight().double()
+    x = torch.randn(4, 3, dtype=torch.float64)
+    own = jacobian(model, x)
+    with pytest.warns(JacobianFallbackWarning, match="out of sight"):
+        assert relative(tangent_kernel(model, x), torch.einsum("iap,jap->ij", own, own)) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "error", "words"),
+    [
+        (
+            nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)),
+            torch.randn(4, 3),
+            CoupledExamplesError,
+            r"'1'.*model.eval\(\)",
+        ),
+        (nn.Sequential(nn.Linear(3, 40), nn.Dropout(0.5)), torch.randn(4, 3), CoupledExamplesError, r"model.eval\(\)"),
+        (Mixing(), torch.randn(4, 3), CoupledExamplesError, "alone"),
+        (nn.Linear(3, 2).requires_grad_(False), torch.randn(4, 3), ParameterError, "unfreeze"),
+        (nn.Linear(3, 2), torch.full((4, 3), float("inf")), NonFiniteError, "example 0"),
+        (nn.Linear(3, 2), torch.randn(0, 3), StructureError, "at least one"),
+        (nn.LSTM(3, 2), torch.randn(4, 5, 3), StructureError, "tuple"),
+        (Reentrant(), torch.randn(4, 3), StructureError, "use_reentrant=False"),
+    ],
+)
+def test_what_has_no_kernel_is_refused_in_one_line(model, x, error, words):
+    with pytest.raises(error, match=words) as caught:
+        tangent_kernel(model, x)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_arguments_are_refused():
+    model, x = nn.Linear(3, 2), torch.randn(4, 3)
+    with pytest.raises(OperatorUsageError, match="'trace' or 'full'"):
+        tangent_kernel(model, x, form="diagonal")
+    with pytest.raises(ParameterError, match="no given module"):
+        tangent_kernel(model, x, parameters=[nn.Parameter(torch.ones(2))])
+    with pytest.raises(StructureError, match="same number"):
+        tangent_kernel(model, (x, x[:2]))
+    with pytest.raises(OperatorUsageError, match="numbers of outputs"):
+        tangent_kernel(nn.Conv1d(1, 1, 1), torch.randn(2, 1, 3), torch.randn(2, 1, 4))
