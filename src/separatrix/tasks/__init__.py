@@ -1,0 +1,43 @@
+"""Data-generating problems with exact knobs, loaders of real data, and the ensemble engine (`tasks.ensemble`)."""
+
+from __future__ import annotations
+
+from separatrix.runs.discovery import members
+from separatrix.tasks.digits import Digits
+from separatrix.tasks.errors import EnsembleError, EnsembleWarning, TaskError
+from separatrix.tasks.fashion_mnist import FashionMnist
+from separatrix.tasks.gaussian_mixture import GaussianMixture
+from separatrix.tasks.imbalance import Imbalanced, thin
+from separatrix.tasks.parity import Parity
+from separatrix.tasks.task import Batch, Dataset, Task
+from separatrix.tasks.teacher_student import LinearTeacher, TwoLayerTeacher
+from separatrix.tasks.text import SourceText
+from separatrix.tasks.xor_mixture import XorMixture
+
+__all__ = [
+    "Batch",
+    "Dataset",
+    "Digits",
+    "EnsembleError",
+    "EnsembleWarning",
+    "FashionMnist",
+    "GaussianMixture",
+    "Imbalanced",
+    "LinearTeacher",
+    "Parity",
+    "SourceText",
+    "Task",
+    "TaskError",
+    "TwoLayerTeacher",
+    "XorMixture",
+    "tasks",
+    "thin",
+]
+
+ENTRY_POINTS = "separatrix.tasks"
+"""The entry-point group under which other packages offer tasks."""
+
+
+def tasks() -> dict[str, Task]:
+    """Every known task with its default knobs, by name; `dataclasses.replace` turns the knobs."""
+    return members(__name__, Task, ENTRY_POINTS)  # type: ignore[type-abstract]
