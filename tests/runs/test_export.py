@@ -16,13 +16,13 @@ from separatrix.runs.exporting import export_run
 from separatrix.runs.importing import import_run
 
 VALUES = [0.1, 1 / 3, 5e-324, -1e308, math.nan, math.inf, -math.inf, 0.0, -0.0]
-ROUND_ROBIN = [[1.0, math.nan, 3.0], [math.nan, 0.1, math.nan]]
+TABLE = [[1.0, math.nan, 3.0], [math.nan, 0.1, math.inf]]
 
 
 @pytest.fixture
 def run_path(make_run: MakeRun) -> Path:
     labelled = {
-        "gradient_rms": ("parameter", ['w, "q"', "b\nb", "<i>"], [1, 4], ROUND_ROBIN),
+        "gradient_rms": ("parameter", ['w, "q"', "b\nb", "<i>"], [1, 4], TABLE),
         "zero_share": ("module", ["a"], [2], [[0.5]]),
     }
     return make_run(scalars={"loss": VALUES, "my/metric": [1.0]}, labelled=labelled)
@@ -50,7 +50,10 @@ def test_csv_is_one_long_table(run_path: Path, tmp_path: Path) -> None:
     assert list(rows[0]) == ["series", "step", "parameter", "module", "value"]
     gradients = [(row["step"], row["parameter"], row["value"]) for row in rows if row["series"] == "gradient_rms"]
     tenth = repr(float(np.float32(0.1)))
-    assert gradients == [("1", 'w, "q"', "1.0"), ("1", "<i>", "3.0"), ("4", "b\nb", tenth)]
+    assert gradients == [
+        *(("1", 'w, "q"', "1.0"), ("1", "b\nb", "nan"), ("1", "<i>", "3.0")),
+        *(("4", 'w, "q"', "nan"), ("4", "b\nb", tenth), ("4", "<i>", "inf")),
+    ]
     assert [row["value"] for row in rows if row["series"] == "loss"] == [repr(value) for value in VALUES]
 
 
@@ -86,7 +89,7 @@ def test_parquet_is_read_by_others(run_path: Path, tmp_path: Path) -> None:
     loss = np.array([row["value"] for row in rows if row["series"] == "loss"])
     assert loss.tobytes() == np.array(VALUES).tobytes()
     gradients = [(row["step"], row["parameter"], row["module"]) for row in rows if row["series"] == "gradient_rms"]
-    assert gradients == [(1, 'w, "q"', None), (1, "<i>", None), (4, "b\nb", None)]
+    assert gradients == [(step, label, None) for step in (1, 4) for label in ('w, "q"', "b\nb", "<i>")]
 
 
 def test_tensorboard_is_read_by_tensorboard(run_path: Path, tmp_path: Path) -> None:
@@ -102,7 +105,7 @@ def test_tensorboard_is_read_by_tensorboard(run_path: Path, tmp_path: Path) -> N
     assert [point.step for point in loss] == list(range(1, len(VALUES) + 1))
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal([point.value for point in loss], np.array(VALUES).astype(np.float32))
-    assert [(point.step, point.value) for point in read.Scalars("gradient_rms/<i>")] == [(1, 3.0)]
+    assert [(point.step, point.value) for point in read.Scalars("gradient_rms/<i>")] == [(1, 3.0), (4, math.inf)]
 
 
 def test_tensorboard_comes_back(make_run: MakeRun, tmp_path: Path) -> None:

@@ -391,7 +391,6 @@ def test_a_journal_that_names_a_further_file_deletes_nothing(folder: Path) -> No
 
 
 FILES: dict[str, bytes] = {
-    "nothing": b"",
     "text": b"hello\n" * 100,
     "a header alone": b"SQLite format 3\0",
     "a header and zeros": b"SQLite format 3\0" + bytes(5000),
@@ -403,7 +402,18 @@ FILES: dict[str, bytes] = {
 @pytest.mark.parametrize("content", FILES.values(), ids=FILES.keys())
 def test_what_is_no_database_is_refused(folder: Path, content: bytes) -> None:
     (folder / "run.sqlite").write_bytes(content)
-    refusal(folder)
+    remedy = "give the folder that `watch` or `record` wrote"
+    assert refusal(folder) == f"{folder} is not a run: its run.sqlite is not a database; {remedy}"
+    assert (folder / "run.sqlite").read_bytes() == content
+
+
+def test_an_empty_file_is_refused_while_young_and_when_old(folder: Path) -> None:
+    path = folder / "run.sqlite"
+    path.write_bytes(b"")
+    assert "not a run" in refusal(folder)
+    os.utime(path, (0, 0))
+    assert refusal(folder).startswith(f"{folder} is not a run: its run.sqlite is empty; ")
+    assert path.read_bytes() == b""
 
 
 def test_a_foreign_database_a_missing_folder_and_an_empty_one_are_told_apart(tmp_path: Path) -> None:

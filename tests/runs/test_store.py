@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.conftest import MakeRun
 
 from separatrix.runs import Redactor, RunWriter, SeriesSpec, Status, UnknownSeriesError, UsageError, open_run
 
@@ -88,6 +89,8 @@ def test_overlapping_pieces_over_labels_match_a_cell_by_cell_oracle(
     for (step, position), value in cells.items():
         oracle[steps.index(step), measured.index(position)] = value
     assert np.array_equal(data.values, oracle, equal_nan=True)
+    expected = [[(step, position) in cells for position in measured] for step in steps]
+    assert data.measured.tolist() == expected
 
 
 def test_a_label_measured_only_as_nan_stays_and_one_never_measured_goes(tmp_path: Path) -> None:
@@ -290,3 +293,13 @@ def test_ten_thousand_steps_of_many_rows_are_read_as_written(tmp_path: Path) -> 
         data = opened.series(f"s{i}")
         assert np.array_equal(data.steps, np.arange(10_000))
         assert np.array_equal(data.values, np.arange(10_000) * 10.0 + i)
+
+
+def test_equal_specs_are_one_key_and_labels_tell_them_apart(make_run: MakeRun) -> None:
+    specs = [SeriesSpec("loss", labels={"optimizer": name}) for name in ("opt_g", "opt_d")]
+    assert specs[0] != specs[1]
+    assert {specs[0]: 1, SeriesSpec("loss", labels={"optimizer": "opt_g"}): 2} == {specs[0]: 2}
+    data = open_run(make_run(scalars={specs[0]: [1.0, 2.0], specs[1]: {2: 3.0}})).series("loss")
+    assert data.coords == {"optimizer": ("opt_g", "opt_d")}
+    assert np.array_equal(data.values, [[1.0, math.nan], [2.0, 3.0]], equal_nan=True)
+    assert data.measured.tolist() == [[True, False], [True, True]]

@@ -16,6 +16,12 @@ from separatrix.runs.writer import DATABASE_NAME
 DEFAULT_FOLDER = Path("separatrix-runs")
 _SKIPPED_FOLDERS = frozenset({"node_modules", "__pycache__", "site-packages"})
 _LONGEST_NAME = 100
+_LAST_LOSS = """
+    SELECT value_at(data, length(data) / 8 - 1) FROM points WHERE id = (
+        SELECT p.id FROM points p JOIN series s ON s.id = p.series WHERE s.name = 'loss'
+        ORDER BY step_at(p.first, p.stride, p.steps, length(p.data) / 8 - 1) DESC, p.id DESC LIMIT 1
+    )
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +43,7 @@ class CatalogueEntry:
 def find_runs(folder: str | os.PathLike[str]) -> tuple[CatalogueEntry, ...]:
     """The runs in and below `folder`, sorted by path; those that cannot be read are among them, with the reason.
 
-    Hidden folders, symbolic links and folders inside a run are not searched.
+    Hidden folders, those of installed packages, symbolic links and folders inside a run are not searched.
     """
     return tuple(_entry(path) for path in sorted(_run_folders(Path(folder))))
 
@@ -80,8 +86,8 @@ def _entry(path: Path) -> CatalogueEntry:
 
 
 def _last_loss(run: Run) -> float | None:
-    # One row, not the whole series: a folder may hold many long runs.
-    rows = run.sql("SELECT value FROM scalars WHERE name='loss' ORDER BY step DESC LIMIT 1")
+    # The end of one stretch, not the whole series: a folder may hold many long runs.
+    rows = run.sql(_LAST_LOSS)
     if not rows:
         return None
     return float("nan") if rows[0][0] is None else float(rows[0][0])

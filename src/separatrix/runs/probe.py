@@ -30,6 +30,8 @@ class Moment(enum.Enum):
     """The optimizer has stepped: UpdateView with the parameters before and after."""
     STEP = "step"
     """A step has ended: StepView."""
+    SNAPSHOT = "snapshot"
+    """A step has ended and is held as a replay in which anything may be computed: separatrix.record.Snapshot."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +39,17 @@ class Reading:
     """Values of one series at the current step.
 
     `values` is a number or a tensor of at most one dimension, left on its device: the recorder moves all readings of a
-    step at once. `positions` says which labels of the view the values belong to; None means all of them.
+    step at once. `positions` says which labels of the view the values belong to; None means all of them. Of a snapshot,
+    `labels` names the values instead ("0", "1", ... if left out), and `at` fixes the label of a further dimension, such
+    as the module whose heads the values belong to.
     """
 
     series: str
     values: torch.Tensor | float
     positions: Sequence[int] | None = None
     weight: float = 1.0
+    labels: Sequence[str] | None = None
+    at: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +110,20 @@ class StepView:
     device: torch.device
 
 
+NEEDS = ("outputs", "classes")
+
+
 @dataclasses.dataclass(frozen=True)
 class Probe:
     """A measurement: `measure(view, state)` yields readings; one family a file, found by walking `separatrix.probes`.
 
     `state` is a dict kept for the probe over one recording, for windows and references. `priority` orders the probes of
-    a moment, low first. `default` probes run unless others are named. A measure must draw no random numbers and change
-    nothing it is shown.
+    a moment, low first. `default` probes run unless others are named. A measure must draw no random numbers of the
+    training's generators and change nothing it is shown.
+
+    `cost` is for probes of snapshots: how many gradients of the snapshot's batch a measurement is worth, as a guess
+    before the first one is timed. `needs` names what the snapshot must have: "outputs" (what the loss function was
+    given, so that the loss can be differentiated by outputs), "classes" (a classification loss with class targets).
     """
 
     name: str
@@ -121,7 +134,11 @@ class Probe:
     priority: int = 50
     default: bool = True
     source: str = ""
+    cost: float = 1.0
+    needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.series:
             raise ValueError(f"probe {self.name!r} declares no series")
+        if unknown := set(self.needs) - set(NEEDS):
+            raise ValueError(f"probe {self.name!r} needs {', '.join(unknown)}; allowed: {', '.join(NEEDS)}")

@@ -20,11 +20,15 @@ _FEWEST_BYTES_OF_A_ROW = 4
 
 
 class _Part(NamedTuple):
-    """One stored series: values of shape (steps, *used), `used` the positions measured along each dimension."""
+    """One stored series: values of shape (steps, *used), `used` the positions measured along each dimension.
+
+    `measured` has the shape of `values`: whether a cell holds a value, be it NaN.
+    """
 
     spec: SeriesSpec
     steps: np.ndarray
     values: np.ndarray
+    measured: np.ndarray
     used: tuple[np.ndarray, ...]
 
 
@@ -134,11 +138,11 @@ def read_series(connection: sqlite3.Connection, variants: Sequence[tuple[int, Se
         _read_vectors(connection, series, own, sizes) if own.dims else _read_points(connection, series, own)
         for series, own in variants
     ]
-    steps, values, used = parts[0][1:] if len(parts) == 1 else _merged(parts)
+    steps, values, measured, used = parts[0][1:] if len(parts) == 1 else _merged(parts)
     coords = {dim: tuple(labels[dim][i] for i in where) for dim, where in zip(spec.dims, used, strict=True)}
     if len(parts) > 1:
         coords = {**_varying([part.spec for part in parts]), **coords}
-    return SeriesData(spec.name, steps, values, coords, spec.units, spec.description)
+    return SeriesData(spec.name, steps, values, measured, coords, spec.units, spec.description)
 
 
 def _read_points(connection: sqlite3.Connection, series: int, spec: SeriesSpec) -> _Part:
@@ -150,11 +154,15 @@ def _read_points(connection: sqlite3.Connection, series: int, spec: SeriesSpec) 
         steps, values = steps[order], values[order]
         last = np.append(steps[1:] != steps[:-1], True)
         steps, values = steps[last], values[last]
-    return _Part(spec, steps, values, ())
+    return _Part(spec, steps, values, _everywhere(values.shape), ())
+
+
+def _everywhere(shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(np.True_, shape)
 
 
 def _read_vectors(connection: sqlite3.Connection, series: int, spec: SeriesSpec, sizes: tuple[int, ...]) -> _Part:
-    """A series over labels; NaN where a label was not measured at a step."""
+    """A series over labels; NaN, and not `measured`, where a label has no value at a step."""
     kind = np.dtype(spec.dtype).newbyteorder("<")
     query = "SELECT step, first, positions, shape, data FROM vectors WHERE series=? ORDER BY step, id"
     rows = _rows(connection, query, (series,))
@@ -176,6 +184,8 @@ def _read_vectors(connection: sqlite3.Connection, series: int, spec: SeriesSpec,
         raise ValueError(f"{stored} values claim to be spread over {cells}")
     shape = (len(steps), *(len(positions) for positions in used))
     values = np.full(shape, np.nan, dtype=np.promote_types(kind.newbyteorder("="), np.float32))
+    # A single form has a row at every step and makes up the labels in use: no cell is left over.
+    measured = _everywhere(shape) if len(pieces) == 1 else np.zeros(shape, dtype=bool)
     for piece, indices in pieces:
         data = np.frombuffer(b"".join([rows[index][4] for index in indices]), dtype=kind)
         inner = tuple(slice(0, len(positions)) for positions in piece[1:])
@@ -183,7 +193,9 @@ def _read_vectors(connection: sqlite3.Connection, series: int, spec: SeriesSpec,
         block = data.reshape(len(indices), *(len(positions) for positions in piece))
         target: tuple[Any, ...] = (where[indices][:, None], columns[None, :], *inner)
         values[target] = block
-    return _Part(spec, steps, values, used)
+        if len(pieces) > 1:
+            measured[target] = True
+    return _Part(spec, steps, values, measured, used)
 
 
 def _along(form: tuple[Any, ...], kind: np.dtype[Any], sizes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
@@ -213,7 +225,7 @@ def _used(size: int, positions: Iterable[np.ndarray]) -> np.ndarray:
     return np.flatnonzero(mask)
 
 
-def _merged(parts: Sequence[_Part]) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
+def _merged(parts: Sequence[_Part]) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[np.ndarray, ...]]:
     steps = np.unique(np.concatenate([part.steps for part in parts]))
     axes = range(len(parts[0].used))
     used = tuple(np.unique(np.concatenate([part.used[axis] for part in parts])) for axis in axes)
@@ -221,11 +233,13 @@ def _merged(parts: Sequence[_Part]) -> tuple[np.ndarray, np.ndarray, tuple[np.nd
     if math.prod(shape) > max(_MOST_CELLS, _MOST_CELLS_PER_STORED * sum(part.values.size for part in parts)):
         raise ValueError(f"values claim to be spread over {math.prod(shape)}")
     values = np.full(shape, np.nan, dtype=np.result_type(*(part.values for part in parts)))
+    measured = np.zeros(shape, dtype=bool)
     for index, part in enumerate(parts):
         where = [np.searchsorted(steps, part.steps)]
         where += [np.searchsorted(whole, own) for whole, own in zip(used, part.used, strict=True)]
         values[:, index][np.ix_(*where)] = part.values
-    return steps, values, used
+        measured[:, index][np.ix_(*where)] = part.measured
+    return steps, values, measured, used
 
 
 def _varying(specs: Sequence[SeriesSpec]) -> dict[str, tuple[str, ...]]:
@@ -238,7 +252,7 @@ def _varying(specs: Sequence[SeriesSpec]) -> dict[str, tuple[str, ...]]:
 
 
 def query_functions(connection: sqlite3.Connection) -> Mapping[str, tuple[int, Any]]:
-    """SQL functions, each with its number of arguments: `label_value`, and those that the view `scalars` is made of."""
+    """SQL functions, each with its number of arguments: those that read a label, and what the view `scalars` needs."""
     positions: dict[int, dict[str, int]] = {}
     dtypes = {}
     for variants in read_specs(connection).values():
@@ -248,16 +262,22 @@ def query_functions(connection: sqlite3.Connection) -> Mapping[str, tuple[int, A
                 labels = read_labels(connection, spec.dims[0])
                 positions[series] = {label: index for index, label in enumerate(labels)}
 
-    def label_value(label: str, series: int, first: int, where: bytes | None, data: bytes) -> float | None:
+    def place(label: str, series: int, first: int, where: bytes | None, data: bytes) -> int | None:
         position = positions.get(series, {}).get(label)
         if position is None:
             return None
-        values = np.frombuffer(data, dtype=dtypes[series])
         if where is None:
             index = position - first
-            return float(values[index]) if 0 <= index < len(values) else None
+            return index if 0 <= index < len(data) // dtypes[series].itemsize else None
         found = np.flatnonzero(np.frombuffer(where, dtype="<i4") == position)
-        return float(values[found[0]]) if found.size else None
+        return int(found[0]) if found.size else None
+
+    def label_value(label: str, series: int, first: int, where: bytes | None, data: bytes) -> float | None:
+        index = place(label, series, first, where, data)
+        return None if index is None else float(np.frombuffer(data, dtype=dtypes[series])[index])
+
+    def label_measured(label: str, series: int, first: int, where: bytes | None, data: bytes) -> bool:
+        return place(label, series, first, where, data) is not None
 
     def indices(data: bytes) -> str:
         return json.dumps(list(range(len(data) // 8)))
@@ -272,6 +292,7 @@ def query_functions(connection: sqlite3.Connection) -> Mapping[str, tuple[int, A
 
     return {
         "label_value": (5, label_value),
+        "label_measured": (5, label_measured),
         "indices": (1, indices),
         "step_at": (4, step_at),
         "value_at": (2, value_at),

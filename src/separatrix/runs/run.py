@@ -86,7 +86,10 @@ class Run:
 
     @property
     def parameters(self) -> tuple[Mapping[str, Any], ...]:
-        """Name, shape, dtype, requires_grad, optimizer and tied names of each parameter, as recorded at the start."""
+        """Name, shape, dtype, requires_grad, optimizer and tied names of each parameter, as last noted.
+
+        `unused_gradient` says of one that no optimizer holds whether a gradient of it was ever seen; None of others.
+        """
         return tuple(self.meta.get("parameters", ()))
 
     @property
@@ -175,7 +178,10 @@ class Run:
         return xarray.DataArray(data.values, dims=("step", *data.coords), coords=coords, name=name, attrs=attrs)
 
     def to_pandas(self, *names: str) -> pandas.DataFrame:
-        """A long table of the named series (all when none is named): series, step, labels, value."""
+        """A long table of the named series (all when none is named): series, step, labels, value.
+
+        A label that has no value at a step has no row there; a value that was NaN has one.
+        """
         import pandas
 
         frames = []
@@ -185,7 +191,7 @@ class Run:
             frame = index.to_frame(index=False)
             frame.insert(0, "series", name)
             frame["value"] = data.values.reshape(-1)
-            frames.append(frame.dropna(subset=["value"]) if data.coords else frame)
+            frames.append(frame if data.measured.all() else frame[data.measured.reshape(-1)])
         return (
             pandas.concat(frames, ignore_index=True)
             if frames
@@ -197,7 +203,8 @@ class Run:
 
         Views: `scalars(name, labels, step, value)`, where a step written twice has two rows, and `arrays(name, labels,
         step, series, first, positions, data)`, beside the tables. `label_value(label, series, first, positions, data)`
-        reads one label out of a vector.
+        reads one label out of a vector. SQL has no NaN: NULL stands for it, and for a label without a value, unless
+        `label_measured`, of the same arguments, is asked whether it has one.
 
         Raises:
             UsageError: the query is wrong or would write.

@@ -20,6 +20,7 @@ from separatrix.runs.locking import is_locked
 
 HEARTBEAT_PATIENCE = 30.0
 _LARGEST_VALUE = 1 << 27
+_GIVE = "give the folder that `watch` or `record` wrote"
 
 
 @contextlib.contextmanager
@@ -125,12 +126,12 @@ def _connect(database: Path, path: Path, *, live: bool) -> sqlite3.Connection:
     if not database.is_file():
         if not os.path.lexists(path):
             raise RunUnreadableError(f"{path} does not exist: give the folder of a run")
-        raise RunUnreadableError(f"{path} holds no {database.name}: give the folder that `watch` or `record` wrote")
+        raise RunUnreadableError(f"{path} holds no {database.name}: {_GIVE}")
     refuse_odd_files(database, path)
     if not os.access(database, os.R_OK):
         raise RunUnreadableError(f"{path} cannot be read (Permission denied): check its permissions")
     if database.stat().st_size == 0 and not live:
-        raise RunUnreadableError(f"{path} is not a run: its {database.name} is empty")
+        raise RunUnreadableError(f"{path} is not a run: its {database.name} is empty; {_GIVE}")
     with readable(path):
         try:
             return _checked(database, path, live)
@@ -139,7 +140,7 @@ def _connect(database: Path, path: Path, *, live: bool) -> sqlite3.Connection:
                 # Too young to be called dead, but in a folder that no writer can write.
                 return _checked(database, path, live=False)
             if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-                reason = f"{path} is not a run: its {database.name} is not a database"
+                reason = f"{path} is not a run: its {database.name} is not a database; {_GIVE}"
                 raise RunUnreadableError(reason) from error
             raise
 

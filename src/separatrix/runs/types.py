@@ -55,7 +55,7 @@ class SeriesSpec:
     dims: tuple[str, ...] = ()
     units: str = ""
     description: str = ""
-    labels: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    labels: Mapping[str, str] = dataclasses.field(default_factory=dict, hash=False)
     dtype: str = "float32"
     source: str = ""
 
@@ -70,11 +70,16 @@ class SeriesSpec:
 
 @dataclasses.dataclass(frozen=True)
 class SeriesData:
-    """One series in memory without xarray: `values` has shape (len(steps), *(len(c) for c in coords.values()))."""
+    """One series in memory without xarray: `values` has shape (len(steps), *(len(c) for c in coords.values())).
+
+    `measured`, boolean and of the same shape, tells a value that was NaN from a label that has no value at a step; the
+    reader gives a read-only view of one True where every cell was measured, as in any scalar series.
+    """
 
     name: str
     steps: np.ndarray
     values: np.ndarray
+    measured: np.ndarray
     coords: Mapping[str, tuple[str, ...]]
     units: str = ""
     description: str = ""
@@ -158,12 +163,76 @@ class FindingRule:
     caused_by: tuple[str, ...] = ()
 
 
+ClaimKind = Literal["equal", "at_least", "at_most", "interval", "monotone"]
+CLAIM_KINDS: tuple[ClaimKind, ...] = ("equal", "at_least", "at_most", "interval", "monotone")
+DIRECTIONS = ("increasing", "decreasing")
+"""What a monotone claim can expect."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """A numeric statement of a paper next to what was measured; `passed` is recomputed from the numbers."""
+    """A numeric statement of a paper next to what was measured; `passed` is recomputed from the numbers.
+
+    `measured` is a number or a sequence of numbers, of which all must fit. `expected` is, by kind: `equal`: what each
+    measured number lies within `tolerance` of; `at_least`, `at_most`: a bound, which `tolerance` moves outwards;
+    `interval`: (low, high), ends included and moved outwards by `tolerance`; `monotone`: "increasing" or "decreasing",
+    for a sequence of two or more whose every step goes that way by more than `-tolerance`: strictly where it is zero.
+    What was measured as NaN or None fits nothing.
+
+    Raises:
+        ValueError: the kind is unknown, or the expectation or tolerance is no such number.
+    """
 
     name: str
-    kind: Literal["equal", "at_least", "at_most", "interval", "monotone"]
+    kind: ClaimKind
     expected: Any
     measured: Any
     tolerance: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in CLAIM_KINDS:
+            raise ValueError(f"claim {self.name!r} has kind {self.kind!r}; allowed: {', '.join(CLAIM_KINDS)}")
+        if not 0.0 <= self.tolerance < float("inf"):
+            raise ValueError(f"claim {self.name!r} has tolerance {self.tolerance}; it must be finite and not negative")
+        if self.kind == "monotone":
+            if self.expected not in DIRECTIONS:
+                raise ValueError(f"claim {self.name!r} expects {self.expected!r}; allowed: {', '.join(DIRECTIONS)}")
+            return
+        expected = np.asarray(self.expected, dtype=np.float64)
+        fits = expected.shape == (2,) and expected[0] <= expected[1] if self.kind == "interval" else expected.ndim == 0
+        if not (fits and np.isfinite(expected).all()):
+            shape = "two finite numbers, low and high" if self.kind == "interval" else "one finite number"
+            raise ValueError(f"claim {self.name!r} expects {self.expected!r}; give {shape}")
+
+    @property
+    def passed(self) -> bool:
+        """Whether what was measured fits what is expected."""
+        measured = np.asarray(self.measured, dtype=np.float64)
+        if measured.size == 0 or np.isnan(measured).any():
+            return False
+        if self.kind == "monotone":
+            if measured.ndim != 1 or measured.size < 2 or not np.isfinite(measured).all():
+                return False
+            steps = np.diff(measured) if self.expected == "increasing" else -np.diff(measured)
+            return bool((steps > -self.tolerance).all())
+        expected = np.asarray(self.expected, dtype=np.float64)
+        low = {"at_most": -np.inf}.get(self.kind, expected.min() - self.tolerance)
+        high = {"at_least": np.inf}.get(self.kind, expected.max() + self.tolerance)
+        return bool(((measured >= low) & (measured <= high)).all())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, with `passed`: NaN becomes null, infinities the strings "inf" and "-inf"."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "expected": list(self.expected) if self.kind == "interval" else self.expected,
+            "measured": _jsonable(np.asarray(self.measured, dtype=np.float64).tolist()),
+            "tolerance": self.tolerance,
+            "passed": self.passed,
+        }
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_jsonable(item) for item in value]
+    return value if np.isfinite(value) else None if np.isnan(value) else str(value)

@@ -63,6 +63,8 @@ class RunWriter:
         self._on_failure = on_failure
         self._max_bytes = max_bytes
         self._points: collections.deque[Point] = collections.deque()
+        self.point = self._points.append
+        """`scalar` of one tuple, without a call of Python's."""
         self._vectors: collections.deque[Vector] = collections.deque()
         self._statements: collections.deque[Statement] = collections.deque()
         self._batch = Batch()
@@ -317,6 +319,7 @@ class RunWriter:
     def _forget(self) -> None:
         """From now on take values at no cost of memory."""
         self._points = collections.deque(maxlen=0)
+        self.point = self._points.append
         self._vectors = collections.deque(maxlen=0)
         self._statements = collections.deque(maxlen=0)
 

@@ -48,10 +48,10 @@ def rows(run: Run) -> Iterator[Rows]:
 
 
 def _stretch(data: SeriesData, part: slice) -> Rows:
-    steps, values = data.steps[part], data.values[part]
+    steps, values, measured = data.steps[part], data.values[part], data.measured[part]
     if not data.coords:
         return Rows(data.name, steps, {}, values)
-    where = np.nonzero(~np.isnan(values))
+    where = np.nonzero(measured)
     labels = {
         dim: np.array(names, dtype=object)[index]
         for (dim, names), index in zip(data.coords.items(), where[1:], strict=True)

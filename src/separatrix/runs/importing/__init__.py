@@ -145,7 +145,8 @@ def _write_labelled(writer: RunWriter, one: LogSeries, name: str, kind: str) -> 
         if len(dims) == 1:
             writer.vector(series, step, row[known], positions=positions[0][known])
             continue
-        # Further dimensions are stored whole, in the order of the run's labels.
-        block = np.full((len(row), *(int(p.max()) + 1 for p in positions[1:])), np.nan)
-        block[np.ix_(np.arange(len(row)), *positions[1:])] = row
-        writer.vector(series, step, block, positions=positions[0])
+        # Further dimensions are stored whole, in the order of the run's labels, where any label of theirs has a value.
+        held = known.reshape(len(row), -1).any(axis=1)
+        block = np.full((int(held.sum()), *(int(p.max()) + 1 for p in positions[1:])), np.nan)
+        block[np.ix_(np.arange(len(block)), *positions[1:])] = row[held]
+        writer.vector(series, step, block, positions=positions[0][held])
