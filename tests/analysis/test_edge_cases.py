@@ -129,6 +129,11 @@ class TestNonfinite:
     def test_a_loss_that_recovers_is_a_warning(self, tmp_path: Path) -> None:
         assert only(judged("nonfinite", tmp_path, {"loss": [1.0, NAN, 0.9]})).severity == "warning"
 
+    def test_the_loss_of_one_of_two_optimizers_is_seen(self, tmp_path: Path) -> None:
+        losses = {"opt_d": [1.0, 1.0, 1.0], "opt_g": [1.0, NAN, NAN]}
+        finding = only(judged("nonfinite", tmp_path, {"loss": losses}))
+        assert (finding.severity, finding.step, finding.evidence["where"]) == ("error", 1, "loss")
+
     def test_gradients_of_steps_that_a_scaler_skips_are_no_finding(self, tmp_path: Path) -> None:
         vectors = {"nonfinite_share": ("parameter", {"w": [0, 1.0, 0, 0]})}
         scalars = {"loss": [1.0] * 4, "skipped_steps": [0, 1, 1, 1]}

@@ -8,15 +8,15 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 
 import torch
 from sklearn.datasets import load_digits, load_wine
-from tests.analysis.brute_force import Recording
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-Record = Callable[[nn.Module, Mapping[str, Optimizer]], Recording]
+Record = Callable[[nn.Module, Mapping[str, Optimizer]], AbstractContextManager[object]]
 Training = Callable[[Record], None]
 
 HEALTHY: dict[str, Training] = {}

@@ -18,12 +18,14 @@ import torch.nn.functional as F
 from tests.record import zoo
 
 import separatrix
+import separatrix.record.budget as budget_module
 import separatrix.record.patches as patches_module
 import separatrix.record.recording as recording_module
 from separatrix.record import available_probes, record
+from separatrix.record.backwards import Backwards
 from separatrix.record.clock import Clock
 from separatrix.record.journal import Journal
-from separatrix.record.session import Session
+from separatrix.record.training import Training
 from separatrix.runs import Run, SeparatrixError, SeriesSpec, Status, open_run
 from separatrix.runs.probe import Moment, Probe, Reading
 from separatrix.runs.writer import RunWriter
@@ -80,6 +82,8 @@ ERRORS: dict[str, BaseException] = {
 
 
 def with_probes(monkeypatch: pytest.MonkeyPatch, *probes: Probe) -> None:
+    # A loaded machine must not decide whether a snapshot is taken.
+    monkeypatch.setattr(budget_module, "_CREDIT_SECONDS", 1e6)
     monkeypatch.setattr(recording_module, "chosen_probes", lambda names: [*available_probes().values(), *probes])
 
 
@@ -199,9 +203,9 @@ def test_a_probe_that_yields_no_iterator(
 @pytest.mark.parametrize(
     ("owner", "inner"),
     [
-        (Session, "_discover"),
-        (Session, "_finish_step"),
-        (Session, "_value_of"),
+        (Training, "discover"),
+        (Training, "_finish_step"),
+        (Backwards, "_value_of"),
         (Journal, "loss"),
         (Journal, "options"),
         (Journal, "put"),

@@ -380,3 +380,13 @@ def test_without_a_diagnosis_the_run_is_diagnosed(make_run, tmp_path):
         codes = [found.code for found in run.diagnose().findings]
     assert codes
     assert all(code in text for code in codes)
+
+
+def test_a_line_has_a_gap_where_its_value_was_nan_and_none_where_it_has_no_value(make_run, page):
+    specs = [SeriesSpec("loss", labels={"optimizer": name}) for name in ("opt_d", "opt_g")]
+    path = make_run(scalars={specs[0]: {1: 1.0, 2: 2.0, 3: 1.5, 4: 1.2}, specs[1]: {1: 3.0, 3: float("nan"), 4: 2.5}})
+    (plot,) = (plot for plot in page(path).plots.values() if plot["kind"] == "lines")
+    assert [(line["name"], len(_unpacked(line["x"]))) for line in plot["lines"]] == [("opt_d", 4), ("opt_g", 3)]
+    (gap,) = plot["gaps"]
+    assert (gap["first"], gap["last"]) == (3, 3)
+    assert gap["text"].startswith("opt_g")

@@ -52,20 +52,16 @@ class Track:
 
 
 def tracks(run: Run, name: str) -> tuple[Track, ...]:
-    """The series apart by optimizer or group; empty if the run does not hold it.
-
-    Where several share their steps, NaN in one of them means that it has no value there, and only NaN in all of them is
-    read as a value that was NaN.
-    """
+    """The series apart by optimizer or group, each at the steps where it has a value; empty if the run lacks it."""
     if name not in run:
         return ()
     data = run.series(name)
     values = np.asarray(data.values, dtype=np.float64).reshape(len(data.steps), -1)
     labels = pandas.MultiIndex.from_product(list(data.coords.values())) if data.coords else [()]
-    nowhere = np.isnan(values).all(axis=1)
+    measured = data.measured.reshape(values.shape)
     found = []
     for column, label in enumerate(labels):
-        keep = nowhere | ~np.isnan(values[:, column])
+        keep = measured[:, column]
         text = "/".join(str(part) for part in (label if isinstance(label, tuple) else (label,)))
         found.append(Track(text, np.asarray(data.steps[keep], dtype=np.int64), values[keep, column]))
     return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-_SHARE_TO_SPEND = 0.7
+_SHARE_TO_SPEND = 0.85
 """Part of the allowance that measured work may take; the rest covers what cannot be measured from inside: caches, the
 interpreter lock shared with the writing thread, slower calls while hooks are armed."""
 
@@ -28,6 +28,9 @@ class Budget:
         self._rate = _SHARE_TO_SPEND * fraction
         self._started: float | None = None
         self._forgotten = 0.0
+        self._aside = 0.0
+        self._aside_spent = 0.0
+        self._aside_forgotten = 0.0
 
     def start(self) -> None:
         """Begin to count training time; later calls change nothing."""
@@ -52,13 +55,35 @@ class Budget:
 
         What is kept of unspent allowance is bounded, but always suffices for work of `wanted` seconds.
         """
-        earned = self._rate * (self.training_seconds() + _CREDIT_SECONDS)
-        saved = earned - self.spent - self._forgotten
+        earned = (1.0 - self._aside) * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
+        saved = earned - (self.spent - self._aside_spent) - self._forgotten
         excess = saved - max(self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
         if excess > 0.0:
             self._forgotten += excess
             saved -= excess
         return saved
+
+    def set_aside(self, share: float) -> None:
+        """Keep this share of the allowance apart, in a purse for work that is rare and long."""
+        self._aside = share
+
+    def purse(self, wanted: float = 0.0) -> float:
+        """Seconds of what is set aside that may be spent now; bounded like `balance`."""
+        earned = self._aside * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
+        saved = earned - self._aside_spent - self._aside_forgotten
+        excess = saved - max(self._aside * self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
+        if excess > 0.0:
+            self._aside_forgotten += excess
+            saved -= excess
+        return saved
+
+    def take_from_purse(self, seconds: float) -> None:
+        """Of the time charged, or soon to be charged, this was spent on what the purse is for."""
+        self._aside_spent += seconds
+
+    def seconds_a_step(self, step: int) -> float:
+        """Mean time of the training of `step` steps, at least a microsecond."""
+        return max(1e-6, self.training_seconds() / max(1, step))
 
     def steps_to_rest(self, step: int) -> int:
         """How many steps to leave out wholly after `step`: 0 unless the allowance is overdrawn by short steps.

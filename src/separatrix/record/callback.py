@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from separatrix.record import recording
+from separatrix.record.options import RecordingOptions
 
 
 class CallbackRecording:
@@ -17,7 +18,7 @@ class CallbackRecording:
 
     def __init__(self, run: str | os.PathLike[str], options: dict[str, Any]) -> None:
         self._run = run
-        self._options = options
+        self._options = RecordingOptions(**options)
         self._current: recording.Recording | None = None
 
     def begin(
@@ -31,12 +32,7 @@ class CallbackRecording:
         self.end(RuntimeError("the trainer did not say that this training ended"))
         if recording.outer_recording(self._run) is None:
             self._current = recording.start(
-                self._run,
-                rank=rank,
-                adopt=processes > 1,
-                models=models,
-                optimizers=optimizers,
-                **self._options,
+                self._run, self._options, rank=rank, adopt=processes > 1, models=models, optimizers=optimizers
             )
 
     def end(self, error: BaseException | None = None) -> None:

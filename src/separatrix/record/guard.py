@@ -43,9 +43,20 @@ class Failures:
 class Guarded(Protocol):
     """What a class needs for its methods to be guarded."""
 
-    active: bool
-    budget: Budget
-    failures: Failures
+    @property
+    def active(self) -> bool:
+        """Whether anything is heard."""
+        ...
+
+    @property
+    def budget(self) -> Budget:
+        """What the time spent is charged to."""
+        ...
+
+    @property
+    def failures(self) -> Failures:
+        """Where errors are counted."""
+        ...
 
     @property
     def step(self) -> int:

@@ -11,9 +11,11 @@ import torch
 from torch.nn.modules import module as nn_module
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from separatrix.record.compiled import CompiledCalls
 from separatrix.record.isolation import Aside
 from separatrix.record.losses import is_plain
-from separatrix.record.ownership import flattened_tensors, unwrapped
+from separatrix.record.ownership import Model, flattened_tensors, unwrapped, wholes
+from separatrix.record.snapshots import Snapshots
 from separatrix.record.subject import Subject
 from separatrix.runs.probe import ModuleView
 
@@ -26,7 +28,11 @@ class LeafHooks:
         on_module: Callable[[str, int, ModuleView], None],
         on_inputs: Callable[[Sequence[torch.Tensor], bool], None],
         on_error: Callable[[str, Exception], None],
+        snapshots: Snapshots | None = None,
     ) -> None:
+        self._snapshots = snapshots
+        self._calls = None if snapshots is None else CompiledCalls(snapshots)
+        self._caught: torch.nn.Module | None = None
         self._on_module = on_module
         self._on_inputs = on_inputs
         self._on_error = on_error
@@ -36,6 +42,7 @@ class LeafHooks:
         self._labels: frozenset[str] = frozenset()
         self._leaves: Any = {}
         self._inside: set[int] = set()
+        self._models: dict[int, Model] = {}
         self._trains = True
         self._waiting: Any = None
         self._on_forward: Callable[[], None] | None = None
@@ -66,6 +73,9 @@ class LeafHooks:
     def arm(self, subject: Subject, labels: frozenset[str]) -> None:
         """Show the leaf modules of these labels, and inputs, until disarmed."""
         self._labels = labels
+        catches = self._snapshots is not None and self._snapshots.catches
+        self._models = {id(whole.module): whole for model in subject.models if catches for whole in wholes(model)}
+        self._caught = None
         self._depth = 0
         self._thread = threading.get_ident()
         if self._leaves is not subject.leaves:
@@ -77,13 +87,22 @@ class LeafHooks:
                 register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
             ]
 
+    def arm_without_hooks(self, subject: Subject) -> None:
+        """Only catch calls of the models, until disarmed, in a way that spares what is compiled."""
+        self.disarm()
+        if self._calls is not None:
+            self._calls.arm(whole for model in subject.models for whole in wholes(model))
+
     def disarm(self) -> None:
         """Remove the hooks."""
+        if self._calls is not None:
+            self._calls.disarm()
         for handle in self._handles:
             handle.remove()
             # torch leaves this entry behind, and then takes a hook to be still there.
             nn_module._global_forward_hooks_with_kwargs.pop(handle.id, None)
         self._handles = []
+        self._models, self._caught = {}, None
 
     def _ignores(self) -> bool:
         # Checkpointing runs forwards again inside backward and ends them by an exception.
@@ -94,17 +113,36 @@ class LeafHooks:
         )
 
     def _enter(self, module: torch.nn.Module, arguments: Any) -> None:
-        del module, arguments
-        if not self._ignores():
-            if not self._depth:
-                self._trains = torch.is_grad_enabled()
-            self._depth += 1
+        if self._ignores():
+            return
+        if not self._depth:
+            self._trains = torch.is_grad_enabled()
+            if self._trains and self._snapshots is not None and self._snapshots.catches:
+                self._catch(module, arguments)
+        self._depth += 1
+
+    def _catch(self, module: torch.nn.Module, arguments: tuple[Any, ...]) -> None:
+        model = self._models.get(id(unwrapped(module)))
+        if model is None or self._snapshots is None or torch._C._get_tracing_state() is not None:
+            return
+        try:
+            with Aside():
+                # Inside a trace or vmap, a copy of an argument would become part of what is traced.
+                if all(map(is_plain, flattened_tensors(arguments))):
+                    self._snapshots.forward_begins(model, arguments)
+                    self._caught = module
+        except Exception as error:
+            self._snapshots.give_up(error)
 
     def _leave(self, module: torch.nn.Module, arguments: Any, *rest: Any) -> None:
         if self._ignores():
             return
         self._depth = max(0, self._depth - 1)
         keywords, result = rest if len(rest) == 2 else ({}, rest[0])
+        if module is self._caught and self._depth == 0 and self._snapshots is not None:
+            self._caught = None
+            with contextlib.suppress(Exception), Aside():
+                self._snapshots.forward_ended(keywords, result)
         # Within a training forward, reentrant checkpointing and frozen parts run without gradients.
         if result is None or not self._trains:
             return

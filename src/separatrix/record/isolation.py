@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
+from torch._C import _pop_torch_function_stack, _push_on_torch_function_stack
 from torch.utils._python_dispatch import _disable_current_modes
 
 
@@ -33,3 +35,15 @@ class Aside:
         self._functions.__exit__(None, None, None)
         if self._modes is not None:
             self._modes.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def overridable() -> Iterator[None]:
+    """Within what runs aside, function modes entered from here on work again; those of before stay out of force."""
+    before = [_pop_torch_function_stack() for _ in range(torch._C._len_torch_function_stack())]
+    try:
+        with torch._C._EnableTorchFunction(), torch._C.DisableTorchFunctionSubclass():
+            yield
+    finally:
+        for mode in reversed(before):
+            _push_on_torch_function_stack(mode)

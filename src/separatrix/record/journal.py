@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 
 from separatrix.record.series import RECORDER_SERIES
 from separatrix.record.tracks import Term, Track
@@ -26,6 +25,7 @@ class Journal:
         self._series: dict[tuple[str, str, int | None], int] = {}
         self._logged: dict[str, int | None] = {}
         self._mark: tuple[float | None, float] = (None, 0.0)
+        self._seconds_series = self._id("step_seconds", None)
 
     def put(self, name: str, step: int, value: float, track: Track | None = None, group: int | None = None) -> None:
         """Write one value of a series of the recorder's own."""
@@ -42,21 +42,29 @@ class Journal:
             known = self._series[key] = self._writer.series(spec)
         return known
 
-    def ordinary_step(self, track: Track, step: int, loss: torch.Tensor | float, now: float, spent: float) -> None:
+    def ordinary_step(self, track: Track, step: int, loss: float, now: float, spent: float) -> None:
         """All that is written of a step with one backward pass that is not sampled."""
-        self._writer.scalar(self._id("loss", track), step, float(loss))
+        if track.loss_series is None:
+            track.loss_series = self._id("loss", track)
+        # As `step_ended` and `put` do it, in fewer calls: this runs at every step, between cold caches.
+        point = self._writer.point
+        point((track.loss_series, step, loss))
+        mark, spent_at_mark = self._mark
+        if mark is not None:
+            seconds = now - mark - (spent - spent_at_mark)
+            point((self._seconds_series, step, seconds if seconds > 0.0 else 0.0))
+        self._mark = now, spent
         changed = track.changed_options()
         if changed:
             self._options(track, step, changed)
         if track.clips:
             self.clipping(track, step)
-        self.step_ended(step, now, spent)
 
     def step_ended(self, step: int, now: float, spent: float) -> None:
         """Write the time since the last step's end, at `now`; `spent` is what Separatrix has taken in all so far."""
         mark, spent_at_mark = self._mark
         if mark is not None:
-            self.put("step_seconds", step, max(0.0, now - mark - (spent - spent_at_mark)))
+            self._writer.scalar(self._seconds_series, step, max(0.0, now - mark - (spent - spent_at_mark)))
         self._mark = now, spent
 
     def forget_time(self) -> None:

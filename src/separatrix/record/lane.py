@@ -21,6 +21,10 @@ from separatrix.record.journal import Journal
 from separatrix.record.sampler import Sampler
 from separatrix.record.tracks import Term, Track
 
+_UNSEEN = 2.0
+"""Time that listening to an ordinary step takes besides what is measured, as a multiple of that: torch's calls of the
+hooks, the wrappers before the clock is read, and the caches that all of it displaces (benchmarks/overhead.py)."""
+
 
 class Lane:
     """Hears the backward pass and the step of one track while it is open; a method says whether it has dealt with it.
@@ -32,29 +36,30 @@ class Lane:
         self, clock: Clock, journal: Journal, budget: Budget, sampler: Sampler, finish: Callable[[Track], None]
     ) -> None:
         self.open = False
+        self.idle = False
+        """Open, and no loss waits for the next step: clearing gradients changes nothing."""
         self._clock = clock
         self._journal = journal
         self._budget = budget
         self._sampler = sampler
         self._finish = finish
         self._track: Track | None = None
+        self._led = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._thread = 0
 
     def lead(self, track: Track | None) -> None:
         """Open for the next steps of `track`, or close where there is none."""
         self.open = track is not None
+        self.idle = track is not None and not track.pending
         self._track = track
+        self._led = 0 if track is None else id(track.optimizer)
         self._optimizer = None
         self._thread = threading.get_ident()
 
     def close(self) -> None:
         """Something unusual has begun: decline what comes, and end the step going on in the long way."""
-        self.open = False
-
-    def nothing_pending(self) -> bool:
-        """Whether the lane is open and no loss waits for the next step."""
-        return self.open and self._track is not None and not self._track.pending
+        self.open = self.idle = False
 
     def inside_step(self) -> bool:
         """Whether the optimizer that the lane leads is in its step: another one that steps now is inside it."""
@@ -62,36 +67,37 @@ class Lane:
 
     def backward(self, loss: Any) -> bool:
         """A backward pass is about to run."""
+        if not self.idle:
+            return False
+        begin = time.perf_counter()
         track = self._track
         if (
-            not self.open
-            or track is None
-            or track.pending
+            track is None
             or track.in_step
             or type(loss) is not torch.Tensor
-            or loss.numel() != 1
-            or loss.device.type != "cpu"
+            or loss.ndim
+            or not loss.is_cpu
             or threading.get_ident() != self._thread
             or torch._C._current_graph_task_id() != -1
             or torch._C._len_torch_function_stack()
             or torch._C._len_torch_dispatch_stack()
         ):
             return False
-        begin = time.perf_counter()
         value = loss.item()
         if not math.isfinite(value):
             return False
+        self.idle = False
         track.pending.append(Term(value))
-        self._budget.spent += time.perf_counter() - begin
+        self._budget.spent += (1.0 + _UNSEEN) * (time.perf_counter() - begin)
         return True
 
     def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> bool:
         """An optimizer is about to step."""
+        if not self.open or id(optimizer) != self._led:
+            return False
         track = self._track
         if (
-            not self.open
-            or track is None
-            or track.optimizer is not optimizer
+            track is None
             or (track.in_step and self._optimizer is not optimizer)
             or len(args) > 1
             or kwargs
@@ -107,10 +113,10 @@ class Lane:
         """An optimizer has stepped."""
         if self._optimizer is not optimizer:
             return False
+        begin = time.perf_counter()
         self._optimizer = None
         track = self._track
         assert track is not None
-        begin = time.perf_counter()
         step = self._clock.step + 1
         pending = track.pending
         if (
@@ -126,7 +132,9 @@ class Lane:
         track.in_step = False
         track.pending = []
         track.steps += 1
+        self.idle = True
         self._clock.step = step
-        self._journal.ordinary_step(track, step, pending[0].value, begin, self._budget.spent)
-        self._budget.spent += time.perf_counter() - begin
+        budget = self._budget
+        self._journal.ordinary_step(track, step, float(pending[0].value), begin, budget.spent)
+        budget.spent += (1.0 + _UNSEEN) * (time.perf_counter() - begin)
         return True

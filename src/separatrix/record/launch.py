@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from separatrix.record.environment import copy_script, describe_command, describe_environment
+from separatrix.record.options import RecordingOptions
 from separatrix.record.watch import WatchOptions
 from separatrix.runs import Redactor, RunWriter, Status, open_run
 from separatrix.runs.writer import DATABASE_NAME
@@ -66,17 +67,15 @@ def start_recording(process: WatchedProcess) -> Recording:
     # A restarted worker group continues the run of the one that failed.
     restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     start = getattr(importlib.import_module(module), function)
-    recording = start(
-        options.run,
-        rank=process.rank,
-        adopt=True,
+    asked = RecordingOptions(
         resume=options.resume or restarted,
         budget=options.budget,
         probes=options.probes,
         checkpoints=options.checkpoints,
         max_bytes=options.max_bytes,
-        command=process.command,
-        redactor=redactor,
+    )
+    recording = start(
+        options.run, options=asked, rank=process.rank, adopt=True, command=process.command, redactor=redactor
     )
     return cast(Recording, recording)
 

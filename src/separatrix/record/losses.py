@@ -58,7 +58,8 @@ def view_of_call(kind: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> L
     if not (is_plain(outputs) and is_plain(targets)):
         return None
     assert isinstance(outputs, torch.Tensor) and isinstance(targets, torch.Tensor)
-    return LossView(kind, outputs, targets, kwargs if len(args) < 3 else {**_named(kind, args), **kwargs})
+    options = kwargs if len(args) < 3 else {**_named(kind, args), **kwargs}
+    return LossView(kind, outputs, targets, {k: v for k, v in options.items() if k not in ("input", "target")})
 
 
 def _named(kind: str, args: Sequence[Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from separatrix.record.hooks import LeafHooks
 from separatrix.record.isolation import in_words
 from separatrix.record.process import resident_bytes
 from separatrix.record.sampler import Plan, Sampler
+from separatrix.record.snapshots import Snapshots
 from separatrix.record.subject import Subject
 from separatrix.record.tracks import Track
 from separatrix.runs.probe import InputView, LossView, ModuleView, Moment, ParameterView, Probe, StepView, UpdateView
@@ -33,7 +34,8 @@ class Observer:
 
     def __init__(self, writer: RunWriter, probes: Sequence[Probe], budget: Budget, memory_budget: float) -> None:
         self.sampler = Sampler(writer, probes, budget)
-        self.hooks = LeafHooks(self._look_at_module, self._look_at_inputs, self._hook_failed)
+        self.snapshots = Snapshots(writer, probes, budget)
+        self.hooks = LeafHooks(self._look_at_module, self._look_at_inputs, self._hook_failed, self.snapshots)
         self.plan: Plan | None = None
         self.subject: Subject | None = None
         self.compiled = False
@@ -49,12 +51,16 @@ class Observer:
 
     def attach(self, subject: Subject) -> None:
         """Look at another set of models and parameters from now on."""
-        self.detach()
+        self._let_go()
         self.subject = subject
         self.sampler.measure(subject.chunks(), subject.module_labels())
 
     def detach(self) -> None:
         """Let go of every parameter and module."""
+        self._let_go()
+        self.snapshots.forget()
+
+    def _let_go(self) -> None:
         self.hooks.disarm()
         self.subject, self.plan = None, None
         self.sampler.measure([], [])
@@ -70,8 +76,13 @@ class Observer:
         self._step = step
         self._loss_views = 0
         self.plan = None if self.subject is None else self.sampler.plan(step)
-        if self.plan is None or self.compiled or self.subject is None:
+        if self.subject is not None and self.snapshots.plan(step):
+            self.plan = self.plan or Plan((), frozenset())
+        self.sampler.asleep_until = min(self.sampler.asleep_until, self.snapshots.asleep_until(step))
+        if self.plan is None or self.subject is None:
             self.hooks.disarm()
+        elif self.compiled:
+            self.hooks.arm_without_hooks(self.subject)
         else:
             self.hooks.arm(self.subject, self.plan.modules)
 
@@ -81,6 +92,7 @@ class Observer:
             return
         self.compiled = True
         self.hooks.disarm()
+        self.snapshots.begin_compiled()
         series = self.sampler.series_of(Moment.MODULE, Moment.INPUT)
         message = "torch.compile hides the inside of the model: series of modules and inputs are not seen"
         self._writer.event("unseen", message, step=step, data={"series": series, "because": "torch.compile"})

@@ -42,6 +42,17 @@ class Model:
             yield self.prefix + (name or type(module).__name__), module
 
 
+def wholes(model: Model) -> Iterator[Model]:
+    """The model and the parts of it that hold all its parameters, as the network of a LightningModule does."""
+    if unwrapped(model.module) is model.module:
+        yield model
+    held = {id(p) for p in model.module.parameters()}
+    for name, child in model.module.named_children():
+        if held and held == {id(p) for p in child.parameters()}:
+            yield from wholes(Model(child, model.name, f"{model.prefix}{name}."))
+            return
+
+
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
     """The user's module inside data-parallel and compile wrappers."""
     while type(module).__name__ in _WRAPPERS:
@@ -50,11 +61,12 @@ def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def is_compiled(module: torch.nn.Module) -> bool:
-    """Whether any part of the module runs compiled, so that hooks inside it must stay away."""
-    return any(
-        type(part).__name__ == "OptimizedModule" or getattr(part, "_compiled_call_impl", None) is not None
-        for part in module.modules()
-    )
+    """Whether the module or a part of it runs compiled, so that hooks must stay away."""
+    if any(type(p).__name__ == "OptimizedModule" or vars(p).get("_compiled_call_impl") for p in module.modules()):
+        return True
+    if "torch._dynamo" not in sys.modules:
+        return False
+    return any(type(m).__name__ == "OptimizedModule" and unwrapped(m) is module for m in living_modules())
 
 
 def living_modules() -> list[torch.nn.Module]:

@@ -38,7 +38,13 @@ rerouted: dict[str, Callable[..., Any]] = {}
 _originals: dict[str, types.FunctionType] = {}
 
 
-def _passed_over(wrapper: Any) -> Any:
+def original(name: str) -> Callable[..., Any]:
+    """A watched function of torch.nn.functional as torch defines it, whatever it was replaced by since."""
+    return _originals.get(name) or getattr(torch.nn.functional, name)
+
+
+def passed_over(wrapper: Any) -> Any:
+    """The same function, whose frames `warnings` passes over."""
     wrapper.__code__ = wrapper.__code__.replace(co_filename=_PASSED_OVER)
     return wrapper
 
@@ -56,7 +62,7 @@ class Patches:
         original = vars(owner).get(name, _MISSING)
         if original is _MISSING or not callable(original):
             return
-        wrapper = functools.wraps(original)(_passed_over(make(original)))
+        wrapper = functools.wraps(original)(passed_over(make(original)))
         setattr(owner, name, wrapper)
         self._replaced.append((owner, name, original, wrapper))
 
@@ -75,7 +81,7 @@ class Patches:
             twin.__kwdefaults__ = function.__kwdefaults__
             _originals[name] = twin
         original = _originals[name]
-        rerouted[name] = _passed_over(make(original))
+        rerouted[name] = passed_over(make(original))
         made: dict[str, Any] = {}
         exec(compile(_TRAMPOLINE.format(name=name, home=__name__), _PASSED_OVER, "exec"), made)
         trampoline = made[name].__code__
@@ -124,16 +130,16 @@ def _kept(tensors: Any) -> Any:
 
 
 def _backward(session: Session) -> Callable[..., Any]:
+    training, hears = session.training, session.lane.backward
+
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling() or session.resting or not session.listens():
-                return original(tensors, *args, **kwargs)
-            if session.lane.backward(tensors):
+            if torch.compiler.is_compiling() or hears(tensors) or training.resting or not training.listens():
                 return original(tensors, *args, **kwargs)
             tensors = _kept(tensors)
-            marks = session.before_backward(tensors, args[0] if args else kwargs.get("grad_tensors"))
+            marks = session.backwards.before_backward(tensors, args[0] if args else kwargs.get("grad_tensors"))
             result = original(tensors, *args, **kwargs)
-            session.after_backward(marks)
+            session.backwards.after_backward(marks)
             return result
 
         return backward
@@ -144,11 +150,11 @@ def _backward(session: Session) -> Callable[..., Any]:
 def _grad(session: Session) -> Callable[..., Any]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if not torch.compiler.is_compiling() and session.listens() and not session.resting:
+            if not torch.compiler.is_compiling() and session.training.listens() and not session.training.resting:
                 outputs, inputs = _kept(outputs), _kept(inputs)
-                session.on_grad(outputs, inputs)
+                session.backwards.on_grad(outputs, inputs)
                 result = original(outputs, inputs, *args, **kwargs)
-                session.after_grad(inputs, result)
+                session.backwards.after_grad(inputs, result)
                 return result
             return original(outputs, inputs, *args, **kwargs)
 
@@ -157,15 +163,36 @@ def _grad(session: Session) -> Callable[..., Any]:
     return make
 
 
+def _zero_grad(session: Session) -> Callable[..., Any]:
+    lane = session.lane
+
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            result = original(owner, *args, **kwargs)
+            if not torch.compiler.is_compiling() and not lane.idle:
+                session.on_zero_grad(owner)
+            return result
+
+        return zero_grad
+
+    return make
+
+
 def _loss(session: Session, kind: str) -> Callable[..., Any]:
+    lane, evaluations = session.lane, session.training.evaluations
+
     def make(original: Callable[..., Any]) -> Any:
         def loss(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
-            if not torch.compiler.is_compiling() and session.active:
-                if session.hears_losses():
-                    session.on_loss(kind, args, kwargs, result)
-                elif args:
-                    session.note_outputs(args[0])
+            if torch.compiler.is_compiling():
+                return result
+            if lane.open and torch.is_grad_enabled():
+                if args:
+                    evaluations.note_outputs(args[0])
+            elif session.calls.hears_losses():
+                session.calls.on_loss(kind, args, kwargs, result)
+            elif args and session.active:
+                evaluations.note_outputs(args[0])
             return result
 
         return loss
@@ -209,7 +236,7 @@ def _scaler_step(session: Session) -> Callable[..., Any]:
                 return original(scaler, optimizer, *args, **kwargs)
             done = session.steps_of(optimizer)
             result = original(scaler, optimizer, *args, **kwargs)
-            session.after_scaler_step(optimizer, done)
+            session.calls.after_scaler_step(optimizer, done)
             return result
 
         return step
@@ -249,15 +276,15 @@ def _listen(patches: Patches, session: Session) -> None:
     for kind in WATCHED:
         patches.reroute(torch.nn.functional, kind, _loss(session, kind))
     patches.wrap(optim_module.Optimizer, "__init__", _after(session.on_optimizer))
-    patches.wrap(optim_module.Optimizer, "zero_grad", _after(session.on_zero_grad))
-    patches.wrap(nn_module.Module, "zero_grad", _after(session.on_zero_grad))
-    patches.wrap(torch.nn.utils.clip_grad, "_clip_grads_with_norm_", _before(session.on_clip))
-    patches.wrap(GradScaler, "scale", _after(session.on_scale))
-    patches.wrap(GradScaler, "unscale_", _after(session.on_unscale))
+    patches.wrap(optim_module.Optimizer, "zero_grad", _zero_grad(session))
+    patches.wrap(nn_module.Module, "zero_grad", _zero_grad(session))
+    patches.wrap(torch.nn.utils.clip_grad, "_clip_grads_with_norm_", _before(session.calls.on_clip))
+    patches.wrap(GradScaler, "scale", _after(session.calls.on_scale))
+    patches.wrap(GradScaler, "unscale_", _after(session.calls.on_unscale))
     patches.wrap(GradScaler, "step", _scaler_step(session))
-    patches.wrap(GradScaler, "update", _after(session.on_scaler_update))
-    patches.wrap(torch.autograd.graph.saved_tensors_hooks, "__enter__", _before(session.on_saved_tensors_hooks))
-    patches.wrap(torch, "compile", _before(session.on_compile))
+    patches.wrap(GradScaler, "update", _after(session.calls.on_scaler_update))
+    patches.wrap(torch.autograd.graph.saved_tensors_hooks, "__enter__", _before(session.calls.on_saved_tensors_hooks))
+    patches.wrap(torch, "compile", _before(session.calls.on_compile))
     # What `script` calls is wrapped where it exists, for the sake of those who imported `script` by name.
     home, name = (
         (torch.jit._script, "_script_impl") if hasattr(torch.jit._script, "_script_impl") else (torch.jit, "script")

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from separatrix.record.environment import describe_command, describe_environment
+from separatrix.record.options import RecordingOptions
 from separatrix.record.session import Session
+from separatrix.record.training import Training
 from separatrix.runs import (
     RecordingError,
     Redactor,
@@ -21,7 +23,6 @@ from separatrix.runs import (
     SeparatrixError,
     Status,
     UnknownMemberError,
-    UsageError,
 )
 from separatrix.runs.discovery import members
 from separatrix.runs.probe import Probe
@@ -98,7 +99,7 @@ class Recording:
 
     def fall_silent(self) -> None:
         """Listen no more, without touching the file: the disk failed, or this is a forked child."""
-        self._session.active = False
+        self._session.fall_silent()
 
 
 def _say(reason: str) -> None:
@@ -119,36 +120,31 @@ os.register_at_fork(after_in_child=_fall_silent_in_child)
 
 def start(
     path: str | os.PathLike[str],
+    options: RecordingOptions | None = None,
     *,
     rank: int = 0,
     adopt: bool = False,
-    resume: bool = False,
-    budget: float = 0.05,
-    memory_budget: float = 0.05,
-    probes: str | Sequence[str] = "default",
-    checkpoints: str | int | None = None,
-    max_bytes: int | None = None,
     command: Sequence[str] | None = None,
     redactor: Redactor | None = None,
     models: Sequence[torch.nn.Module] = (),
     optimizers: Sequence[torch.optim.Optimizer] = (),
-    config: Mapping[str, Any] | None = None,
 ) -> Recording:
-    """Start to record the training of this process into the folder `path`; see `record` for the arguments.
+    """Start to record the training of this process, number `rank` of its group, into the folder `path`.
+
+    `adopt` takes a folder that was made for this run before; `command` (default: `sys.argv`) and `redactor` say what
+    is written about the process and what is masked in it.
 
     Raises:
-        UsageError: a budget outside (0, 1], or an unknown rule for checkpoints.
+        UsageError: an unknown rule for checkpoints.
         UnknownMemberError: an unknown probe.
         RecordingError: this process is being recorded already.
         RunExistsError, RunLockedError, RunUnreadableError: the folder cannot be used.
     """
     global _active
-    for what, value in (("budget", budget), ("memory_budget", memory_budget)):
-        if not 0.0 < value <= 1.0:
-            raise UsageError(f"{what} must lie in (0, 1], a share of the training's own use; got {value}")
+    options = options or RecordingOptions()
     if _active is not None:
         raise RecordingError(f"this process is being recorded into {_active.path} already: close that recording first")
-    chosen = chosen_probes(probes)
+    chosen = chosen_probes(options.probes)
     redactor = redactor or Redactor(arguments=sys.argv)
     recordings: list[Recording] = []
 
@@ -159,27 +155,28 @@ def start(
 
     writer = RunWriter(
         path,
-        resume=resume,
+        resume=options.resume,
         adopt=adopt,
         rank=rank,
         redactor=redactor,
-        max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes,
+        max_bytes=DEFAULT_MAX_BYTES if options.max_bytes is None else options.max_bytes,
         on_failure=ended,
     )
     try:
         facts = describe_command(list(command) if command is not None else sys.argv, redactor)
-        facts |= {"budget": budget, "probes": [probe.name for probe in chosen], "rank": rank, **(config or {})}
+        facts |= {"budget": options.budget, "probes": [probe.name for probe in chosen], "rank": rank}
+        facts |= options.config or {}
         writer.meta("environment", describe_environment())
-        session = Session(
+        training = Training(
             writer,
             chosen,
-            budget=budget,
-            memory_budget=memory_budget,
-            checkpoints=checkpoints,
+            budget=options.budget,
+            memory_budget=options.memory_budget,
+            checkpoints=options.checkpoints,
             models=models,
-            optimizers=optimizers,
             config=facts,
         )
+        session = Session(training, optimizers)
         session.start()
     except BaseException:
         writer.close(Status.CRASHED)
@@ -223,26 +220,25 @@ def record(
     event says so.
 
     Raises:
+        UsageError: a budget outside (0, 1].
         SeparatrixError: the recording cannot be started as asked; see `start`.
     """
     outer = outer_recording(run)
     if outer is not None:
         yield outer
         return
-    models = (model,) if isinstance(model, torch.nn.Module) else tuple(model)
-    optimizers = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else tuple(optimizer)
-    recording = start(
-        Path(run),
+    options = RecordingOptions(
         resume=resume,
         budget=budget,
         memory_budget=memory_budget,
         probes=probes,
         checkpoints=checkpoints,
         max_bytes=max_bytes,
-        models=models,
-        optimizers=optimizers,
         config=config,
     )
+    models = (model,) if isinstance(model, torch.nn.Module) else tuple(model)
+    optimizers = (optimizer,) if isinstance(optimizer, torch.optim.Optimizer) else tuple(optimizer)
+    recording = start(Path(run), options, models=models, optimizers=optimizers)
     # What the caller deletes inside the block must be free to go.
     del model, models, optimizer, optimizers
     try:

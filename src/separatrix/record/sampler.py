@@ -92,7 +92,8 @@ class Sampler:
         self._states: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, int] = {}
         self._off: set[str] = set()
-        self._series = {spec.name: (spec, writer.series(spec)) for p in probes for spec in p.series}
+        own = [probe for probe in probes if probe.moment is not Moment.SNAPSHOT]
+        self._series = {spec.name: (spec, writer.series(spec)) for probe in own for spec in probe.series}
         self._costs: dict[str, float] = {}
         self._taken: dict[str, float] = {}
         self._readings: _Readings = []

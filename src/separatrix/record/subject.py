@@ -37,7 +37,10 @@ def graph_leaves(loss: torch.Tensor) -> list[torch.Tensor]:
 
 @dataclasses.dataclass
 class Subject:
-    """The models and parameters of the tracked optimizers, with a label and a position for each."""
+    """The models and parameters of the tracked optimizers, with a label and a position for each.
+
+    `left_out` are the models' parameters that no optimizer holds, `reached` the ids of those that got a gradient.
+    """
 
     models: list[Model]
     named: list[tuple[str, torch.Tensor]]
@@ -48,6 +51,8 @@ class Subject:
     leaves: weakref.WeakKeyDictionary[torch.nn.Module, tuple[str, int]]
     compiled: bool
     flags: tuple[bool, ...]
+    left_out: tuple[torch.Tensor, ...]
+    reached: set[int] = dataclasses.field(default_factory=set)
 
     @classmethod
     def find(cls, tracks: list[Track], given: Sequence[torch.nn.Module], writer: RunWriter) -> Subject:
@@ -55,6 +60,8 @@ class Subject:
         trained = [p for track in tracks for p in track.parameters]
         models = find_models(trained, given)
         named: list[tuple[str, torch.Tensor]] = [pair for model in models for pair in model.parameters()]
+        held = {id(p) for p in trained}
+        left_out = tuple(p for _, p in named if id(p) not in held)
         known = {id(p) for _, p in named}
         for parameter in trained:
             if id(parameter) not in known:
@@ -76,6 +83,7 @@ class Subject:
             ),
             compiled=any(is_compiled(model.module) for model in models),
             flags=tuple(p.requires_grad for _, p in named),
+            left_out=left_out,
         )
 
     def name_track(self, track: Track) -> None:
@@ -103,9 +111,11 @@ class Subject:
         return [label for label, _ in self.leaves.values()]
 
     def flags_changed(self) -> bool:
-        """Whether a parameter was frozen or released since this was last asked."""
+        """Whether a parameter was frozen or released, or one left out got its first gradient, since the last call."""
         flags = tuple(p.requires_grad for _, p in self.named)
-        changed, self.flags = flags != self.flags, flags
+        reached = self.reached.union(id(p) for p in self.left_out if p.grad is not None)
+        changed = flags != self.flags or reached != self.reached
+        self.flags, self.reached = flags, reached
         return changed
 
     def describe(self, writer: RunWriter, config: Mapping[str, Any]) -> None:
@@ -123,6 +133,7 @@ class Subject:
                     "numel": p.numel(),
                     "requires_grad": p.requires_grad,
                     "optimizer": None if track is None else track.title,
+                    "unused_gradient": id(p) in self.reached if track is None else None,
                     "tied": tied.get(id(p), []),
                     "module": name.rpartition(".")[0],
                 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ import torch
 
 OPTIONS = {"lr": "learning_rate", "momentum": "momentum", "weight_decay": "weight_decay", "eps": "epsilon"}
 """Group options that are recorded, and the series they go to; betas become beta1 and beta2."""
+
+BARE = 0
+"""Key of the track of a loop without an optimizer, among tracks keyed by the identity of theirs."""
 
 _READ = (*OPTIONS, "betas")
 _MOST_PENDING = 1000
@@ -51,6 +55,7 @@ class Track:
         self._optimizer = None if optimizer is None else weakref.ref(optimizer)
         self._bare = tuple(parameters)
         self.name = ""
+        self.loss_series: int | None = None
         self.pending: list[Term] = []
         self.first_closure: list[Term] | None = None
         self.closures = 0
@@ -68,7 +73,8 @@ class Track:
         self.clips: list[Clip] = []
         self._remembered: list[tuple[torch.Tensor, int, torch.Tensor]] = []
         self.options: dict[tuple[str, int], float] = {}
-        self._snapshot: list[tuple[Any, ...]] = []
+        self._snapshot: list[Any] = []
+        self._changes_in_place = False
         self.refresh()
 
     @property
@@ -172,11 +178,13 @@ class Track:
         optimizer = self.optimizer
         if optimizer is None:
             return []
-        now = [tuple(map(group.get, _READ)) for group in optimizer.param_groups]
-        # A learning rate held in a tensor changes in place: such a snapshot never equals the next.
-        if now == self._snapshot and not any(isinstance(v, torch.Tensor) for values in now for v in values):
+        now = [group.get(name) for group in optimizer.param_groups for name in _READ]
+        same = len(now) == len(self._snapshot) and all(map(operator.is_, now, self._snapshot))
+        # A learning rate held in a tensor changes in place.
+        if same and not self._changes_in_place:
             return []
         self._snapshot = now
+        self._changes_in_place = any(isinstance(value, torch.Tensor) for value in now)
         changed = []
         for index, group in enumerate(optimizer.param_groups):
             for name, value in _options(group):

@@ -2,5 +2,6 @@
 
 from separatrix.testing.changes_nothing import Comparison, check_changes_nothing
 from separatrix.testing.probe_contract import check_probe, example_views
+from separatrix.testing.snapshot_contract import example_snapshots
 
-__all__ = ["Comparison", "check_changes_nothing", "check_probe", "example_views"]
+__all__ = ["Comparison", "check_changes_nothing", "check_probe", "example_snapshots", "example_views"]

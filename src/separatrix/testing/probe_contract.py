@@ -20,8 +20,9 @@ from separatrix.runs.probe import (
     UpdateView,
 )
 from separatrix.testing.fingerprints import Fingerprint, fingerprint, surroundings
+from separatrix.testing.snapshot_contract import check_snapshot_probe
 
-Oracle = Callable[[Any], Mapping[str, Sequence[float]]]
+Oracle = Callable[[Any], Mapping[str, Any]]
 """From a view to what each series must read there, one number a label, computed by brute force in float64."""
 
 
@@ -29,12 +30,15 @@ def check_probe(probe: Probe, *, oracle: Oracle | None = None, tolerance: float 
     """Show `probe` every view of `example_views` for its moment and compare what it reads; the number of readings.
 
     The views hold ordinary tensors and odd ones: empty, without examples, not finite, half precision, sparse,
-    integer. A probe may read nothing of a view, but must not raise. Declared series and dimensions must hold. With
-    `oracle`, values of float64 views must agree with it within `tolerance`, relative to their size.
+    integer; probes of snapshots are shown those of `example_snapshots`. A probe may read nothing of a view, but must
+    not raise. Declared series and dimensions must hold. With `oracle`, values of float64 views must agree with it
+    within `tolerance`, relative to their size.
 
     Raises:
         AssertionError: the contract is broken; the message names the view.
     """
+    if probe.moment is Moment.SNAPSHOT:
+        return check_snapshot_probe(probe, oracle=oracle, tolerance=tolerance)
     readings = 0
     for name, make in example_views(probe.moment).items():
         torch.manual_seed(0)

@@ -91,14 +91,11 @@ def is_drawn_as_lines(data: SeriesData) -> bool:
 
 
 def lines_of(data: SeriesData) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """Each line of a series: its label (empty for a scalar), steps and values.
-
-    In labelled series NaN means "not measured" unless no label was measured at that step.
-    """
+    """Each line of a series: its label (empty for a scalar), and the steps at which it has a value, with the values."""
     if not data.coords:
         return [("", data.steps, data.values)]
     table = data.values.reshape(len(data.steps), -1)
-    measured = ~np.isnan(table) | np.isnan(table).all(axis=1, keepdims=True)
+    measured = data.measured.reshape(table.shape)
     return [
         (label, data.steps[measured[:, index]], table[measured[:, index], index])
         for index, label in enumerate(_flat_labels(data.coords))

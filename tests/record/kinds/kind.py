@@ -67,7 +67,10 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A kind of training. `impossible` maps a reason to the series that it hides, as the run's events are to say."""
+    """A kind of training. `impossible` maps a reason to the series that it hides, as the run's events are to say.
+
+    `no_snapshot` is why no snapshot can be taken, in words that the run's event holds; empty where one can.
+    """
 
     name: str
     train: Train
@@ -75,6 +78,7 @@ class Kind:
     impossible: Mapping[str, tuple[str, ...]]
     only: tuple[str, ...]
     without: tuple[str, ...]
+    no_snapshot: str
 
     def applicable(self) -> set[str]:
         """Series that make sense for this kind."""
@@ -99,13 +103,14 @@ def kind(
     impossible: Mapping[str, tuple[str, ...]] | None = None,
     only: tuple[str, ...] = (),
     without: tuple[str, ...] = (),
+    no_snapshot: str = "",
 ) -> Callable[[Train], Train]:
     """Register a training; `only` and `without` correct what the features say."""
 
     def register(train: Train) -> Train:
         assert name not in KINDS
         own = frozenset((*features, *OPTIMIZERS[optimizer]))
-        KINDS[name] = Kind(name, train, own, impossible or {}, only, without)
+        KINDS[name] = Kind(name, train, own, impossible or {}, only, without, no_snapshot)
         return train
 
     return register

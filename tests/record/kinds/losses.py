@@ -132,7 +132,14 @@ def early_evaluation(truth: Truth) -> None:
         truth.evaluation(value, (scores.argmax(1) == y).float().mean())
 
 
-@kind("regression with MSE", "SGD", "bounded", "numeric inputs", "feature inputs")
+@kind(
+    "regression with MSE",
+    "SGD",
+    "bounded",
+    "numeric inputs",
+    "feature inputs",
+    no_snapshot="the model was not called as a whole",
+)
 def regression(truth: Truth) -> None:
     x, _ = classes()
     y = x.sum(dim=1, keepdim=True).sin()
@@ -214,6 +221,7 @@ def returned_in_tuple(truth: Truth) -> None:
     impossible={
         "no loss function of torch was seen": ("accuracy", "output_entropy", "label_share", "prediction_share"),
     },
+    no_snapshot="none of torch's loss functions was seen",
 )
 def by_hand(truth: Truth) -> None:
     x, y = classes()
@@ -228,7 +236,13 @@ def by_hand(truth: Truth) -> None:
             optimizer.step()
 
 
-@kind("weighted sum of several losses, one backward", "SGD", "rectifier", *CLASSES)
+@kind(
+    "weighted sum of several losses, one backward",
+    "SGD",
+    "rectifier",
+    *CLASSES,
+    no_snapshot="the loss function was given a tensor of shape (24, 1) that is no simple part of the output",
+)
 def weighted(truth: Truth) -> None:
     x, y = classes()
     model = mlp(4)

@@ -84,7 +84,15 @@ def recurrent(truth: Truth) -> None:
     _language(truth, Recurrent())
 
 
-@kind("several forwards a step (siamese)", "SGD", "rectifier", "numeric inputs", "feature inputs", "classes")
+@kind(
+    "several forwards a step (siamese)",
+    "SGD",
+    "rectifier",
+    "numeric inputs",
+    "feature inputs",
+    "classes",
+    no_snapshot="the loss function was given a tensor of shape (12,) that is no simple part of the output",
+)
 def siamese(truth: Truth) -> None:
     x, y = classes()
     model = mlp(4)
@@ -191,7 +199,13 @@ def checkpointed(truth: Truth) -> None:
     _checkpointed(truth, reentrant=False)
 
 
-@kind("activation checkpointing, reentrant", "SGD", "rectifier", *CLASSES)
+@kind(
+    "activation checkpointing, reentrant",
+    "SGD",
+    "rectifier",
+    *CLASSES,
+    no_snapshot="RuntimeError: When use_reentrant=True, torch.utils.checkpoint is incompatible with .grad()",
+)
 def checkpointed_reentrant(truth: Truth) -> None:
     _checkpointed(truth, reentrant=True)
 
@@ -213,7 +227,13 @@ def meta(truth: Truth) -> None:
             optimizer.step()
 
 
-@kind("gradients from torch.autograd.grad, given to an optimizer", "SGD", "rectifier", *CLASSES)
+@kind(
+    "gradients from torch.autograd.grad, given to an optimizer",
+    "SGD",
+    "rectifier",
+    *CLASSES,
+    no_snapshot="no loss was backwarded that the model's output leads to",
+)
 def grads_given(truth: Truth) -> None:
     x, y = classes()
     model = mlp()
@@ -227,7 +247,13 @@ def grads_given(truth: Truth) -> None:
             optimizer.step()
 
 
-@kind("gradients from torch.autograd.grad, no optimizer", "", "rectifier", *CLASSES)
+@kind(
+    "gradients from torch.autograd.grad, no optimizer",
+    "",
+    "rectifier",
+    *CLASSES,
+    no_snapshot="no loss was backwarded that the model's output leads to",
+)
 def grads_applied(truth: Truth) -> None:
     x, y = classes()
     model = mlp()
@@ -250,6 +276,7 @@ def grads_applied(truth: Truth) -> None:
     "numeric inputs",
     "feature inputs",
     without=("input_feature_std_ratio",),
+    no_snapshot="the loss function was given a tensor of shape (16, 1) that is no simple part of the output",
 )
 def physics(truth: Truth) -> None:
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))

@@ -30,7 +30,13 @@ def frozen(truth: Truth) -> None:
             optimizer.step()
 
 
-@kind("parameters that a step does not reach", "SGD", "rectifier", *CLASSES)
+@kind(
+    "parameters that a step does not reach",
+    "SGD",
+    "rectifier",
+    *CLASSES,
+    no_snapshot="the model was not called as a whole",
+)
 def unreached(truth: Truth) -> None:
     x, y = classes()
     model = nn.ModuleDict({"used": mlp(), "unused": nn.Linear(6, 3)})

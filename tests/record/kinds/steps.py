@@ -120,6 +120,7 @@ _MODULES = (
     "",
     "classes",
     impossible={"no module owns the parameters": _MODULES},
+    no_snapshot="the model was not called as a whole",
 )
 def bare_tensors(truth: Truth) -> None:
     x, y = classes()
@@ -203,12 +204,26 @@ def _gan(truth: Truth, critic_steps: int) -> None:
             opt_g.step()
 
 
-@kind("GAN with two optimizers", "Adam", "terms", "bounded", *CLASSES)
+@kind(
+    "GAN with two optimizers",
+    "Adam",
+    "terms",
+    "bounded",
+    *CLASSES,
+    no_snapshot="2 losses were backwarded in the step, and they are not the parts of one mean",
+)
 def gan(truth: Truth) -> None:
     _gan(truth, critic_steps=1)
 
 
-@kind("GAN with several critic steps a generator step", "Adam", "terms", "bounded", *CLASSES)
+@kind(
+    "GAN with several critic steps a generator step",
+    "Adam",
+    "terms",
+    "bounded",
+    *CLASSES,
+    no_snapshot="2 losses were backwarded in the step, and they are not the parts of one mean",
+)
 def gan_critic(truth: Truth) -> None:
     _gan(truth, critic_steps=2)
 

@@ -3,8 +3,8 @@
 Meant to train: `requires_grad` is true. Every comparison is with other parameters of the same run, so that a training
 in which nothing moves (learning rate 0 in warm-up) says nothing here. Four ways not to train:
 
-- *no optimizer*: no optimizer holds the parameter, while others are held, and it gets gradients, or nobody measured
-  whether it does. Measured to have none (a backbone under `no_grad`, a target network), it is left alone on purpose.
+- *no optimizer*: no optimizer holds the parameter, while others are held, and it gets gradients, or nobody looked
+  whether it does. Seen to have none (a backbone under `no_grad`, a target network), it is left alone on purpose.
 - *no gradient*: an optimizer holds it, but `.grad` was None at every measurement (at least two) while others had one.
   If its module ran, the graph is cut (`detach`, `no_grad`, `.data`): a warning; if it never ran, it is an unused
   part: info.
@@ -33,7 +33,7 @@ _COARSE = ("float16", "bfloat16")
 
 _WAYS: dict[str, tuple[str, str]] = {
     "no optimizer": (
-        "are in no optimizer",
+        "were forgotten (they are in no optimizer)",
         "Pass {names} to the optimizer (as in model.parameters()), or set requires_grad = False if they shall stay.",
     ),
     "no gradient": (
@@ -94,7 +94,9 @@ def _way(run: Run, parameter: Mapping[str, Any], trainable: Sequence[Mapping[str
     held = [p for p in trainable if p.get("optimizer")]
     if not parameter.get("optimizer"):
         tied = any({str(p["name"]), *map(str, p.get("tied") or ())} & set(names) for p in held)
-        unknown = not missing.size and not levels.size
+        seen = parameter.get("unused_gradient") if absent.labels else None
+        got = got or seen is True
+        unknown = seen is None and not missing.size and not levels.size
         return "no optimizer" if (got or unknown) and not tied else None
     if not got and len(missing) >= _FEWEST_ABSENT and (missing == 1).all():
         others = any((_measured(absent, [str(p["name"])]) == 0).any() for p in held)

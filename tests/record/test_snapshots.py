@@ -1,0 +1,374 @@
+"""Snapshots: the replay gives the loss and the gradient of the training itself, or says in one event why it cannot."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import separatrix
+from separatrix.record import budget, recording
+from separatrix.record.replay import ReplayError, find_link
+from separatrix.record.snapshot import Snapshot, snapshot_of
+from separatrix.runs.probe import Moment, Probe, Reading
+from separatrix.runs.types import SeriesSpec
+
+
+@pytest.fixture
+def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, torch.Tensor], float]]:
+    """(step, gradient by label, loss) of every snapshot taken by a recording with the probe "kept"."""
+    taken: list[tuple[int, dict[str, torch.Tensor], float]] = []
+
+    def measure(snapshot: Snapshot, state: dict[str, Any]) -> Iterator[Reading]:
+        gradients = dict(zip(snapshot.parameters, snapshot.gradient, strict=True))
+        taken.append((snapshot.step, {k: g.clone() for k, g in gradients.items()}, float(snapshot.loss())))
+        yield Reading("kept_norm", torch.stack([g.norm() for g in snapshot.gradient]), labels=list(gradients))
+
+    series = (SeriesSpec("kept_norm", ("parameter",)),)
+    probe = Probe("kept", Moment.SNAPSHOT, series, measure, "keeps what the snapshot holds", default=False)
+    # A loaded machine must not decide whether a snapshot is taken.
+    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    own = recording.available_probes()
+    monkeypatch.setattr(recording, "available_probes", lambda: {**own, "kept": probe})
+    return taken
+
+
+def perceptron(dtype: torch.dtype = torch.float64) -> nn.Module:
+    return nn.Sequential(
+        nn.Linear(6, 12), nn.BatchNorm1d(12), nn.ReLU(inplace=True), nn.Dropout(0.3), nn.Linear(12, 4)
+    ).to(dtype)
+
+
+class Characters(nn.Module):
+    """A transformer layer with fused attention and dropout over 11 characters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(11, 8)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.2, batch_first=True)
+        self.head = nn.Linear(8, 11)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer(self.embed(tokens)))
+
+
+class Recurrent(nn.Module):
+    """A GRU that judges by its last state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.head = nn.GRU(6, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.cell(x)[0])
+
+
+class OwnLoss(nn.Module):
+    """A model that returns its loss and something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = perceptron()
+
+    def forward(self, x: torch.Tensor, *, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = self.body(x)
+        return {
+            "logits": logits.detach(),
+            "loss": (logits.logsumexp(1) - logits.gather(1, labels[:, None])[:, 0]).mean(),
+        }
+
+
+def rows(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(16, 6, dtype=dtype), torch.randint(0, 4, (16,))
+
+
+def text() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randint(0, 11, (4, 7)), torch.randint(0, 11, (4, 7))
+
+
+def sequences() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(16, 5, 6, dtype=torch.float64), torch.randint(0, 4, (16,))
+
+
+Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], Loss]] = {
+    "cross-entropy": (perceptron, rows, F.cross_entropy),
+    "a module's loss": (perceptron, rows, nn.CrossEntropyLoss(label_smoothing=0.1)),
+    "divided": (perceptron, rows, lambda out, y: F.cross_entropy(out, y) / 4),
+    "summed": (perceptron, rows, lambda out, y: F.cross_entropy(out, y, reduction="sum")),
+    "reduced by hand": (perceptron, rows, lambda out, y: F.cross_entropy(out, y, reduction="none").mean()),
+    "log-softmax": (perceptron, rows, lambda out, y: F.nll_loss(F.log_softmax(out, 1), y)),
+    "mse": (perceptron, rows, lambda out, y: F.mse_loss(out, F.one_hot(y, 4).to(out.dtype))),
+    "characters, flat": (Characters, text, lambda out, y: F.cross_entropy(out.reshape(-1, 11), y.reshape(-1))),
+    "characters, classes second": (Characters, text, lambda out, y: F.cross_entropy(out.transpose(1, 2), y)),
+    "characters, shifted": (
+        Characters,
+        text,
+        lambda out, y: F.cross_entropy(out[:, :-1].reshape(-1, 11), y[:, 1:].reshape(-1)),
+    ),
+    "last position": (lambda: Recurrent().double(), sequences, lambda out, y: F.cross_entropy(out[:, -1], y)),
+}
+
+
+def train(model: nn.Module, data: Callable[[], Any], loss: Loss, run: Path, steps: int = 6) -> dict[int, Any]:
+    """Train a few recorded steps; the gradient by name and the loss of each step."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    seen = {}
+    with separatrix.record(model, optimizer, run=run, probes="kept", budget=1.0):
+        for step in range(1, steps + 1):
+            x, y = data()
+            optimizer.zero_grad()
+            value = loss(model(x), y)
+            value.backward()
+            seen[step] = {n: p.grad.clone() for n, p in model.named_parameters()}, value.item()
+            optimizer.step()
+    return seen
+
+
+def assert_equal(snapshots: list[Any], seen: dict[int, Any], tolerance: float) -> None:
+    assert snapshots
+    for step, gradients, loss in snapshots:
+        expected, value = seen[step]
+        assert loss == pytest.approx(value, rel=tolerance)
+        assert gradients.keys() == expected.keys()
+        for name, gradient in gradients.items():
+            size = max(float(g.abs().max()) for g in expected.values())
+            assert torch.allclose(
+                gradient.to(expected[name].dtype), expected[name], rtol=tolerance, atol=tolerance * size
+            )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_replay_has_the_trainings_loss_and_gradient(case: str, snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    make, data, loss = CASES[case]
+    model = make()
+    seen = train(model, data, loss, tmp_path / "run")
+    double = next(model.parameters()).dtype == torch.float64
+    assert_equal(snapshots, seen, 1e-10 if double else 2e-5)
+
+
+def test_a_model_that_returns_its_loss(snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = OwnLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = {}
+    with separatrix.record(run=tmp_path / "run", probes="kept", budget=1.0):
+        for step in range(1, 6):
+            x, y = rows()
+            optimizer.zero_grad()
+            loss = model(x, labels=y)["loss"] / 2
+            loss.backward()
+            seen[step] = {n: p.grad.clone() for n, p in model.named_parameters()}, loss.item()
+            optimizer.step()
+    assert_equal(snapshots, seen, 1e-10)
+
+
+@pytest.mark.parametrize("passes", [3, 4])
+def test_the_first_of_accumulated_batches_stands_for_all(passes: int, snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = {}
+    with separatrix.record(run=tmp_path / "run", probes="kept", budget=1.0):
+        for step in range(1, 5):
+            optimizer.zero_grad()
+            for part in range(passes):
+                x, y = rows()
+                loss = F.cross_entropy(model(x), y) / passes
+                loss.backward()
+                if part == 0:
+                    first = {n: passes * p.grad for n, p in model.named_parameters()}
+                    seen[step] = first, passes * loss.item()
+            optimizer.step()
+    assert_equal(snapshots, seen, 1e-10)
+
+
+def test_different_losses_of_a_step_are_not_taken_for_one_another(snapshots: list[Any], tmp_path: Path) -> None:
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with separatrix.record(run=tmp_path / "run", probes="kept", budget=1.0):
+        for _ in range(4):
+            optimizer.zero_grad()
+            x, y = rows()
+            F.cross_entropy(model(x), y).backward()
+            F.mse_loss(model(x), torch.zeros(16, 4, dtype=torch.float64)).backward()
+            optimizer.step()
+    said = [e for e in separatrix.open(tmp_path / "run").events if "not the parts of one mean" in e.message]
+    assert len(said) == 1 and not snapshots
+
+
+def test_closures_and_loops_without_an_optimizer(snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = perceptron()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    seen: dict[int, Any] = {}
+    with separatrix.record(run=tmp_path / "closure", probes="kept", budget=1.0):
+        for step in range(1, 4):
+            x, y = rows()
+
+            def closure(x: torch.Tensor = x, y: torch.Tensor = y, step: int = step) -> torch.Tensor:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                seen.setdefault(step, ({n: p.grad.clone() for n, p in model.named_parameters()}, loss.item()))
+                return loss
+
+            optimizer.step(closure)
+    assert_equal(snapshots, seen, 1e-10)
+    snapshots.clear()
+    seen.clear()
+    bare = perceptron()
+    with separatrix.record(bare, run=tmp_path / "bare", probes="kept", budget=1.0):
+        for step in range(1, 6):
+            x, y = rows()
+            loss = F.cross_entropy(bare(x), y)
+            loss.backward()
+            seen[step] = {n: p.grad.clone() for n, p in bare.named_parameters()}, loss.item()
+            with torch.no_grad():
+                for p in bare.parameters():
+                    p -= 0.1 * p.grad
+                    p.grad = None
+    assert_equal(snapshots, seen, 1e-10)
+
+
+@pytest.mark.parametrize("how", ["autocast", "bfloat16 weights"])
+def test_half_precision_is_replayed_in_float32(how: str, snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    half = how != "autocast"
+    model = perceptron(torch.bfloat16 if half else torch.float32)
+    reference = perceptron(torch.float32)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    with separatrix.record(run=tmp_path / "run", probes="kept", budget=1.0):
+        for _ in range(4):
+            x, y = rows(torch.bfloat16 if half else torch.float32)
+            reference.load_state_dict(model.state_dict())
+            optimizer.zero_grad()
+            state = torch.get_rng_state()
+            with torch.autocast("cpu", torch.bfloat16, enabled=not half):
+                loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            after = torch.get_rng_state()
+            torch.set_rng_state(state)
+            exact = torch.autograd.grad(F.cross_entropy(reference(x.float()), y), list(reference.parameters()))
+            torch.set_rng_state(after)
+            taken = len(snapshots)
+            optimizer.step()
+            if len(snapshots) > taken:
+                for gradient, expected in zip(snapshots[-1][1].values(), exact, strict=True):
+                    assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+    assert snapshots
+
+
+REFUSED: dict[str, tuple[Callable[[torch.Tensor, nn.Module, torch.Tensor], torch.Tensor], str]] = {
+    "a sum of two": (lambda x, m, y: F.cross_entropy(o := m(x), y) + o.pow(2).mean(), "more than one cross_entropy"),
+    "written by hand": (lambda x, m, y: m(x).pow(2).mean(), "none of torch's loss functions"),
+    "called in parts": (lambda x, m, y: F.cross_entropy(m[4](m[0](x)), y), "not called as a whole"),
+    "a column": (
+        lambda x, m, y: F.binary_cross_entropy_with_logits(m(x)[:, :1], y[:, None] % 2.0),
+        "no simple part of the output",
+    ),
+    "two calls": (lambda x, m, y: F.mse_loss(m(x), m(x + 1.0)), "no simple part of the output"),
+    "a target that learns": (lambda x, m, y: F.mse_loss(o := m(x), o * 0.5), "depend on the model"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_replayed_gives_one_event(case: str, snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    loss, reason = REFUSED[case]
+    model = perceptron()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with separatrix.record(model, optimizer, run=tmp_path / "run", probes="kept", budget=1.0):
+        for _ in range(5):
+            x, y = rows()
+            optimizer.zero_grad()
+            loss(x, model, y).backward()
+            optimizer.step()
+    run = separatrix.open(tmp_path / "run")
+    said = [e for e in run.events if e.kind == "unseen" and "kept_norm" in e.data["series"]]
+    assert len(said) == 1 and reason in said[0].message
+    assert not snapshots and "kept_norm" not in run.names()
+
+
+def test_a_replay_that_differs_is_not_used(snapshots: list[Any], tmp_path: Path) -> None:
+    class Drifting(nn.Module):
+        """Adds a number that a replay cannot know."""
+
+        clock = itertools.count()
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = perceptron()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x) * (1.0 + next(Drifting.clock) / 10)
+
+    torch.manual_seed(0)
+    train(Drifting(), rows, F.cross_entropy, tmp_path / "run")
+    said = [e for e in separatrix.open(tmp_path / "run").events if "the replayed loss is" in e.message]
+    assert len(said) == 1 and not snapshots
+
+
+def test_the_link_is_found_by_value() -> None:
+    output = torch.randn(3, 5, 7)
+    assert find_link((output,), output).name == "output"
+    assert find_link({"a": output}, output.reshape(15, 7)).name == "output"
+    assert find_link([output], output.transpose(1, 2)).name == "output, classes second"
+    assert find_link(output, output[:, :-1].reshape(12, 7)).name == "all but the last position"
+    with pytest.raises(ReplayError, match=r"shape \(3, 5\)"):
+        find_link(output, output.sum(2))
+
+
+def test_a_snapshot_without_a_recording() -> None:
+    torch.manual_seed(0)
+    model = perceptron().eval()
+    x, y = rows()
+    snapshot = snapshot_of(model, "cross_entropy", x, y)
+    loss = F.cross_entropy(model(x), y)
+    expected = torch.autograd.grad(loss, list(model.parameters()))
+    assert float(snapshot.loss()) == pytest.approx(loss.item(), rel=1e-12)
+    for found, wanted in zip(snapshot.gradient, expected, strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-10)
+    outputs, value = snapshot.evaluate()
+    assert outputs is not None
+    assert torch.allclose(snapshot.per_example_losses(outputs).mean(), value, rtol=1e-12)
+
+
+def test_the_part_that_holds_every_parameter_is_replayed_under_its_labels(snapshots: list[Any], tmp_path: Path) -> None:
+    class Holder(nn.Module):
+        """Never called itself, as a LightningModule whose training step calls its network."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.ModuleDict({"net": perceptron()})
+
+    torch.manual_seed(0)
+    holder = Holder()
+    optimizer = torch.optim.SGD(holder.parameters(), lr=0.1)
+    seen = {}
+    with separatrix.record(holder, optimizer, run=tmp_path / "run", probes="kept", budget=1.0):
+        for step in range(1, 4):
+            x, y = rows()
+            optimizer.zero_grad()
+            loss = F.cross_entropy(holder.inner["net"](x), y)
+            loss.backward()
+            seen[step] = {n: p.grad.clone() for n, p in holder.named_parameters()}, loss.item()
+            optimizer.step()
+    assert_equal(snapshots, seen, 1e-10)
+
+
+def test_a_loss_function_given_its_options_by_position(snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    weight = torch.tensor([1.0, 2.0, 0.5, 1.0], dtype=torch.float64)
+    seen = train(perceptron(), rows, lambda out, y: F.cross_entropy(out, y, weight), tmp_path / "run")
+    assert_equal(snapshots, seen, 1e-10)
+    snapshots.clear()
+    seen = train(perceptron(), rows, lambda out, y: F.cross_entropy(input=out, target=y), tmp_path / "named")
+    assert_equal(snapshots, seen, 1e-10)
