@@ -8,10 +8,10 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format types imports benchmarks soak clean
+.PHONY: help venv demo test lint format types imports benchmarks studies-quick studies soak clean
 
 help: ## show the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 venv: $(STAMP) ## make .venv and install the package with everything that tests and benchmarks need
 
@@ -45,14 +45,20 @@ imports: venv ## check that rooms import only from lower floors
 	$(BIN)/lint-imports --no-cache
 
 # Peers pull in packages that must not meet the tests, so they have a virtual environment of their own.
-$(PEERS)/.installed: pyproject.toml constraints.txt benchmarks/requirements.txt
+$(PEERS)/.installed: pyproject.toml constraints.txt benchmarks/constraints.txt benchmarks/requirements.txt
 	test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements.txt
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c benchmarks/constraints.txt -r benchmarks/requirements.txt
 	@touch $@
 
 benchmarks: $(PEERS)/.installed ## measure overhead and storage against interleaved baselines; needs a quiet machine
 	for file in benchmarks/[a-z]*.py; do $(PEERS)/bin/python -m "benchmarks.$$(basename "$$file" .py)" || exit; done
+
+studies-quick: venv ## see whether the studies' claims hold, in under a minute each; what was computed is kept
+	OMP_NUM_THREADS=1 $(BIN)/python -m separatrix.studies._suite --quick --workers $(WORKERS)
+
+studies: venv ## the same in full, at most 30 minutes each
+	OMP_NUM_THREADS=1 $(BIN)/python -m separatrix.studies._suite --workers $(WORKERS)
 
 soak: venv ## kill recordings at 100 moments and read every one back
 	$(BIN)/python -m soak.kill --moments 100

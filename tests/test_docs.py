@@ -12,6 +12,7 @@ import re
 import shlex
 import shutil
 import sqlite3
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,6 +83,15 @@ def run_document(text: str, folder: Path, run_separatrix: Callable[..., Any], na
                 assert done.code in allowed, f"{place}: {command!r} ended with {done.code}: {done.stderr[-2000:]}"
 
 
+def failure_of(text: str, folder: Path, run_separatrix: Callable[..., Any], name: str = "document") -> str:
+    """The last line and the traceback of what a document's blocks end with; empty if all of them run."""
+    try:
+        run_document(text, folder, run_separatrix, name)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}\n{traceback.format_exc()}"
+    return ""
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_examples_run(
@@ -89,7 +99,7 @@ def test_examples_run(
 ) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.chdir(tmp_path)
-    run_document(document.read_text(), tmp_path, run_separatrix, document.name)
+    assert failure_of(document.read_text(), tmp_path, run_separatrix, document.name) == ""
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -99,22 +109,22 @@ def test_relative_links_lead_somewhere(document: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "seen"),
     [
-        "```python\nraise ValueError\n```\n",
-        "```console\n$ separatrix frobnicate\n```\n",
-        "```console\n$ rm -rf nothing\n```\n",
-        "```console\nonly output\n```\n",
-        "```\nunmarked\n```\n",
-        "```python\nnever_closed = True\n",
+        ("```python\nraise ValueError('boom')\n```\n", "ValueError: boom"),
+        ("```python\nassert 1 == 2\n```\n", "AssertionError"),
+        ("```console\n$ separatrix frobnicate\n```\n", "document:2: 'separatrix frobnicate' ended with 2"),
+        ("```console\n$ rm -rf nothing\n```\n", "document:2: 'rm -rf nothing' cannot run here"),
+        ("```console\nonly output\n```\n", "document:2: a console block needs a line that starts with `$ `"),
+        ("```\nunmarked\n```\n", "document:2: mark the block"),
+        ("```python\nnever_closed = True\n", "the block at line 1 is never closed"),
     ],
 )
 def test_a_wrong_example_would_be_seen(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_separatrix: Callable[..., Any]
+    text: str, seen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_separatrix: Callable[..., Any]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((AssertionError, ValueError)):
-        run_document(text, tmp_path, run_separatrix)
+    assert seen in failure_of(text, tmp_path, run_separatrix).splitlines()[0]
 
 
 def test_blocks_share_a_folder_and_a_namespace(
@@ -124,7 +134,7 @@ def test_blocks_share_a_folder_and_a_namespace(
     read = '```python\nx = open("a.csv").read()\n```\n'
     checked = '```python\nassert x == "1,2\\n"\n```\n'
     monkeypatch.chdir(tmp_path)
-    run_document(written + read + checked, tmp_path, run_separatrix)
+    assert failure_of(written + read + checked, tmp_path, run_separatrix) == ""
 
 
 def test_every_series_that_is_recorded_is_explained() -> None:
@@ -132,7 +142,8 @@ def test_every_series_that_is_recorded_is_explained() -> None:
     from separatrix.runs.discovery import members
     from separatrix.runs.probe import Probe
 
-    explained = set(re.findall(r"`(\w+)`", (ROOT / "docs" / "recording.md").read_text()))
+    pages = [(ROOT / "docs" / name).read_text() for name in ("recording.md", "probes.md")]
+    explained = set(re.findall(r"`(\w+)`", "".join(pages)))
     measured = {
         spec.name
         for probe in members("separatrix.probes", Probe, "separatrix.probes").values()

@@ -75,6 +75,7 @@ def _parser() -> _Parser:
     _add_exchange(commands)
     _add_members(commands, "probe", "what can be measured while a training runs", "probe list")
     _add_members(commands, "finding", "what can be found wrong or remarkable in a run", "finding list")
+    _add_study(commands)
     return parser
 
 
@@ -163,6 +164,30 @@ def _add_members(commands: Commands, noun: str, summary: str, command: str) -> N
     listing.set_defaults(command=command)
 
 
+def _add_study(commands: Commands) -> None:
+    verbs = commands.add_parser("study", help="run papers' claims and see whether they hold").add_subparsers(
+        metavar="list|show|run", required=True
+    )
+    listing = verbs.add_parser("list", help="list the studies")
+    listing.set_defaults(command="study list")
+
+    show = verbs.add_parser("show", help="show what a study claims, its settings and their ranges")
+    show.add_argument("study", metavar="ID", help="a study's id or slug")
+    show.set_defaults(command="study show")
+
+    run = verbs.add_parser("run", help="run studies; exit with 1 when a claim fails")
+    run.add_argument("studies", nargs="+", metavar="ID", help="a study's id or slug")
+    run.add_argument("--quick", action="store_true", help="the same claims from less training, in under a minute")
+    run.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
+    run.add_argument(
+        "--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", help="change a setting"
+    )
+    run.add_argument("--out", type=_path, metavar="DIR", help="write each result with its curves into this folder")
+    run.set_defaults(command="study run")
+    for verb in (listing, show, run):
+        verb.add_argument("--json", action="store_true", help="print one JSON document")
+
+
 def _path(text: str) -> Path:
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("a path must not be empty")
@@ -206,3 +231,14 @@ def _positive(text: str, advice: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < len(text.lstrip("0")) <= 18):
         raise argparse.ArgumentTypeError(f"{text!r} is no positive integer: {advice}")
     return int(text)
+
+
+def _seed(text: str) -> int:
+    return 0 if text == "0" else _positive(text, "give 0 or a positive integer as seed")
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise argparse.ArgumentTypeError(f"{text!r} sets nothing: give KEY=VALUE")
+    return key, value

@@ -217,6 +217,14 @@ def _probes() -> Mapping[str, Probe]:
     return members("separatrix.probes", Probe, "separatrix.probes")
 
 
+def _price(probe: Probe) -> str:
+    """What a probe of snapshots costs and needs, in words; empty for others."""
+    if probe.moment.value != "snapshot":
+        return ""
+    needs = f", needs {' and '.join(probe.needs)}" if probe.needs else ""
+    return f" (snapshot: costs about {probe.cost:g} times a gradient{needs})"
+
+
 def _probe_list(options: argparse.Namespace) -> int:
     rows = [
         {
@@ -224,8 +232,10 @@ def _probe_list(options: argparse.Namespace) -> int:
             "moment": probe.moment.value,
             "series": [spec.name for spec in probe.series],
             "default": probe.default,
-            "description": probe.description,
+            "description": probe.description if options.json else probe.description + _price(probe),
             "source": probe.source,
+            "cost": probe.cost,
+            "needs": list(probe.needs),
         }
         for _, probe in sorted(_probes().items())
     ]
@@ -259,6 +269,49 @@ def _list_members(noun: str, rows: Sequence[Mapping[str, Any]], as_json: bool, c
     for row in rows:
         _print(_one_line(f"{row[first]:<{width}}  ", keep_spaces=True) + _one_line(row[second]))
     return EXIT_FINE
+
+
+def _study_list(options: argparse.Namespace) -> int:
+    from separatrix.studies import studies
+    from separatrix.studies.presenting import summary
+
+    return _list_members("studies", [summary(study) for study in studies().values()], options.json, ("id", "summary"))
+
+
+def _study_show(options: argparse.Namespace) -> int:
+    from separatrix.studies import find_study
+    from separatrix.studies.presenting import described, description
+
+    study = find_study(options.study)
+    if options.json:
+        _print_json(description(study))
+    else:
+        _print("\n".join(described(study)))
+    return EXIT_FINE
+
+
+def _study_run(options: argparse.Namespace) -> int:
+    from separatrix.studies import find_study, run_study
+    from separatrix.studies.presenting import counted, parsed_settings, planned, reported, result_path, write_result
+
+    chosen = {study.id: study for study in map(find_study, options.studies)}.values()
+    settings = {study.id: parsed_settings(study, dict(options.set)) for study in chosen}
+    paths = {study.id: result_path(options.out, study, options.seed) for study in chosen if options.out}
+    results = []
+    for study in chosen:
+        plan = study.plan(settings[study.id], options.quick)
+        if not options.json:
+            _print(planned(study, plan))
+        with counted(study.slug, plan.runs, shown=sys.stderr.isatty() and not options.json) as progress:
+            result = run_study(study, settings[study.id], seed=options.seed, quick=options.quick, progress=progress)
+        if study.id in paths:
+            write_result(result, paths[study.id])
+        if not options.json:
+            _print("\n".join(reported(result)))
+        results.append(result)
+    if options.json:
+        _print_json({"studies": [result.to_dict() for result in results]})
+    return EXIT_FINE if all(result.passed for result in results) else EXIT_FOUND
 
 
 @contextlib.contextmanager
@@ -334,4 +387,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "import": _import,
     "probe list": _probe_list,
     "finding list": _finding_list,
+    "study list": _study_list,
+    "study show": _study_show,
+    "study run": _study_run,
 }

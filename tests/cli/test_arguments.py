@@ -100,5 +100,17 @@ def test_only_the_commands_of_this_stage_exist(capsys: pytest.CaptureFixture[str
         parse(["--help"])
     assert caught.value.code == 0
     commands = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    expected = ["watch", "list", "show", "report", "compare", "diagnose", "export", "import", "probe", "finding"]
+    expected = [
+        "watch",
+        "list",
+        "show",
+        "report",
+        "compare",
+        "diagnose",
+        "export",
+        "import",
+        "probe",
+        "finding",
+        "study",
+    ]
     assert [word for word in commands if word.isalpha()] == expected
