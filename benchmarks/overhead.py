@@ -1,7 +1,9 @@
 """What a recording costs: blocks of training steps with and without it, interleaved in one process.
 
-The overhead is (time with - time without) / (time without). Blocks alternate in random order until the standard error
-of the mean ratio is a tenth of the budget, or the time is up: then the row says "not resolved".
+The overhead is (time with - time without) / (time without). Short blocks alternate in random order, since the speed of
+a machine drifts within tens of milliseconds; a dozen of each kind make a round, whose ratio of times is one value, so
+that the cost of a rare sampled step is never trimmed away. Rounds go on until the standard error of their mean is a
+tenth of the budget, or the time is up: then the row says "not resolved".
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from benchmarks._trainings import TRAININGS, Step
 
 Context = Callable[[], contextlib.AbstractContextManager[object]]
 
-BLOCK_SECONDS = 0.4
-FEWEST_PAIRS = 20
+BLOCK_SECONDS = 0.07
+BLOCKS_A_ROUND = 12
+FEWEST_ROUNDS = 20
 WARM_UP_STEPS = 40
 
 
@@ -42,7 +45,7 @@ class Row:
     step_milliseconds: float
     overhead: float
     standard_error: float
-    pairs: int
+    rounds: int
     resolved: bool
 
 
@@ -55,10 +58,10 @@ def seconds(step: Step, steps: int) -> float:
 
 
 def compare(bare: Step, awake: Context, recorded: Step, target: float, limit: float) -> tuple[float, float, float, int]:
-    """Mean overhead, its standard error, milliseconds of a bare step, pairs measured.
+    """Mean overhead, its standard error, milliseconds of a bare step, rounds measured.
 
-    `recorded` steps run inside `awake()`, `bare` ones outside. Of the ratios of pairs the extreme tenths are left out:
-    a neighbour's burst hits one block of a pair.
+    `recorded` steps run inside `awake()`, `bare` ones outside. Of the rounds the extreme tenths are left out: a
+    neighbour's burst spoils one of them.
     """
     for _ in range(WARM_UP_STEPS):
         bare()
@@ -68,14 +71,15 @@ def compare(bare: Step, awake: Context, recorded: Step, target: float, limit: fl
     deadline = time.perf_counter() + limit
     order = random.Random(0)
     while True:
-        times = {}
-        for with_it in order.sample((True, False), 2):
-            with awake() if with_it else contextlib.nullcontext():
-                times[with_it] = seconds(recorded if with_it else bare, steps)
-        bare_times.append(times[False] / steps)
+        times = {True: 0.0, False: 0.0}
+        for _ in range(BLOCKS_A_ROUND):
+            for with_it in order.sample((True, False), 2):
+                with awake() if with_it else contextlib.nullcontext():
+                    times[with_it] += seconds(recorded if with_it else bare, steps)
+        bare_times.append(times[False] / (steps * BLOCKS_A_ROUND))
         ratios.append(times[True] / times[False])
         mean, error = trimmed(ratios)
-        enough = len(ratios) >= FEWEST_PAIRS and error <= target
+        enough = len(ratios) >= FEWEST_ROUNDS and error <= target
         if enough or time.perf_counter() > deadline:
             return mean - 1.0, error, 1e3 * statistics.median(bare_times), len(ratios)
 
@@ -116,8 +120,8 @@ def measure(training: str, budget: float, limit: float) -> Row:
     """Overhead of the default recording of a training at a budget."""
     model, optimizer, step = TRAININGS[training]()
     with recorder(model, optimizer, budget) as awake:
-        overhead, error, milliseconds, pairs = compare(step, awake, step, budget / 10, limit)
-    return Row(training, "separatrix", budget, milliseconds, overhead, error, pairs, error <= budget / 10)
+        overhead, error, milliseconds, rounds = compare(step, awake, step, budget / 10, limit)
+    return Row(training, "separatrix", budget, milliseconds, overhead, error, rounds, error <= budget / 10)
 
 
 def measure_peer(training: str, peer: str, limit: float) -> Row:
@@ -125,8 +129,8 @@ def measure_peer(training: str, peer: str, limit: float) -> Row:
     model, optimizer, step = TRAININGS[training]()
     with tempfile.TemporaryDirectory() as folder, _peers.PEERS[peer](model, optimizer, folder) as between:
         compared = compare(step, contextlib.nullcontext, lambda: step(between), 0.01, limit)
-    overhead, error, milliseconds, pairs = compared
-    return Row(training, peer, None, milliseconds, overhead, error, pairs, error <= 0.1 * max(0.05, overhead))
+    overhead, error, milliseconds, rounds = compared
+    return Row(training, peer, None, milliseconds, overhead, error, rounds, error <= 0.1 * max(0.05, overhead))
 
 
 def printed(row: Row) -> str:
@@ -135,7 +139,7 @@ def printed(row: Row) -> str:
     verdict = "" if row.resolved else "not resolved"
     return (
         f"{row.training:18} {row.what:22} {budget:>6} {row.step_milliseconds:8.2f} ms"
-        f" {row.overhead:+9.2%} ± {row.standard_error:.2%} {row.pairs:5d} pairs {verdict}"
+        f" {row.overhead:+9.2%} ± {row.standard_error:.2%} {row.rounds:5d} rounds {verdict}"
     )
 
 
@@ -145,7 +149,7 @@ def main() -> None:
     parser.add_argument("--trainings", nargs="*", default=list(TRAININGS))
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.01, 0.05, 0.2])
     parser.add_argument("--peers", nargs="*", default=_peers.installed())
-    parser.add_argument("--limit", type=float, default=120.0, help="seconds a row may take")
+    parser.add_argument("--limit", type=float, default=300.0, help="seconds a row may take")
     options = parser.parse_args()
     rows = []
     print(f"{'training':18} {'with':22} {'budget':>6} {'bare step':>11} {'overhead':>9}")

@@ -226,12 +226,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--brief", action="store_true", help="a rough figure in a minute")
     brief = parser.parse_args().brief
-    longest = 20.0 if brief else 240.0
+    longest = 20.0 if brief else 200.0
     costs = call_costs()
     capacity = throughput()
     opens = [opening(form) for form in ("ten scalar series", "vectors")]
     slow = [slowdown("packed", SCALARS_A_SECOND * 1.1, longest)]
-    slow += [slowdown("plain", rate, longest) for rate in (10_000.0, SCALARS_A_SECOND * 1.1)]
+    slow += [slowdown("plain", rate, longest / 4) for rate in (10_000.0, SCALARS_A_SECOND * 1.1)]
     print(f"{'handing over':<34}{costs['scalar']:.2f} us a scalar, {costs['vector']:.2f} us a vector of {_LABELS}")
     print(f"{'most the store takes':<34}{capacity:,.0f} scalars/s")
     for each in opens:
