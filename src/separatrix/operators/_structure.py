@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged
+from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged, written_out
 from separatrix.operators._watching import Use, Watch
 from separatrix.operators.errors import NonFiniteError, OperatorError, ParameterError
 
@@ -119,7 +119,7 @@ def watch(
     if replay is not None and layouts is None and len(outputs) > 1:
         _compare(replay(0), outputs, 0)
     reachable, counts = _graph(outputs, observer.numbers)
-    calls = [call for call in observer.calls if call.node in reachable]
+    calls = [call for call in observer.calls if call.node in reachable and call.index < len(parameters)]
     reasons = {call.index: call.reason for call in calls if call.reason}
     for index, count in counts.items():
         if count != sum(call.count for call in calls if call.index == index):
@@ -131,8 +131,15 @@ def watch(
     placed = []
     fitted = _fitted(layouts, uses, len(outputs))
     found, certain = (fitted, True) if fitted is not None else _layouts(outputs, uses)
+    if fitted is None:
+        found = _complete(outputs, observer.tables, uses, found)
+    tables = _tables(observer.tables, dict(zip(uses, found, strict=True)))
     for use, layout in zip(uses, found, strict=True):
-        if layout is None:
+        if use in tables:
+            placed += tables[use]
+        elif use.index >= len(parameters):
+            continue
+        elif layout is None:
             reasons.setdefault(use.index, "no axis of its layer's output separates the examples")
         else:
             placed.append((use, layout))
@@ -148,22 +155,37 @@ def watch(
     sources: tuple[Tensor, ...] = ()
     if dense:
         sources = outputs.unbind() if replay is None else tuple(_replayed(replay, outputs))
-    edges = {_key(use.edge): use.edge for parts in structured.values() for use, _ in parts}
+    edges = {key_of(use.edge): use.edge for parts in structured.values() for use, _ in parts}
     return Trace(outputs, tuple(edges.values()), structured, dense, sources, found if certain else None), reasons
+
+
+Gradients = dict[tuple[Node, int], Tensor]
+"""Gradients (c, *output shape) by the edge of the output, for c cotangents."""
 
 
 def pull(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
     """Per-example gradients of <cotangent[i], outputs[i]>, cotangent (n, entries), in factored form."""
-    gradients = dict(zip(map(_key, trace.edges), _backward(trace.outputs, trace.edges, cotangent), strict=True))
-    terms = {
-        block: merged([_terms(use, layout, gradients[_key(use.edge)].unsqueeze(0)) for use, layout in parts])
-        for block, parts in trace.structured.items()
+    return terms_of(trace, trace.structured, backward(trace, cotangent)) | dense_terms(trace, cotangent)
+
+
+def backward(trace: Trace, cotangent: Tensor) -> Gradients:
+    """Gradients (1, *output shape) of one cotangent (n, entries)."""
+    gradients = _backward(trace.outputs, trace.edges, cotangent)
+    return {key_of(edge): gradient.unsqueeze(0) for edge, gradient in zip(trace.edges, gradients, strict=True)}
+
+
+def terms_of(trace: Trace, blocks: Iterable[Block], gradients: Gradients) -> dict[Block, Terms]:
+    """Per-example gradients of some structured blocks in factored form."""
+    return {
+        block: merged([_terms(use, layout, gradients[key_of(use.edge)]) for use, layout in trace.structured[block]])
+        for block in blocks
     }
-    return terms | _dense_terms(trace, cotangent)
 
 
 def _terms(use: Use, layout: Layout, gradient: Tensor) -> Terms:
     terms = use.local.terms(use.local.lead(gradient), layout.arrange)
+    if use.chain is not None:
+        return use.chain(written_out(terms))
     if not use.transposed:
         return terms
     terms = terms.outer() if isinstance(terms, Lookup) else terms
@@ -172,7 +194,8 @@ def _terms(use: Use, layout: Layout, gradient: Tensor) -> Terms:
     return Outer(terms.right, terms.left, terms.left.shape[-1], varies=(terms.varies[1], terms.varies[0]))
 
 
-def _dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
+def dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
+    """Per-example gradients of the parameters without structure, from the graph of one example each."""
     parameters = list(trace.dense.values())
     if not parameters:
         return {}
@@ -210,7 +233,8 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.itemsize < 4 else tensor
 
 
-def _key(edge: GradientEdge) -> tuple[Node, int]:
+def key_of(edge: GradientEdge) -> tuple[Node, int]:
+    """What tells an edge apart."""
     return edge.node, edge.output_nr
 
 
@@ -299,12 +323,12 @@ def _layouts(outputs: Tensor, uses: Sequence[Use]) -> tuple[tuple[Layout | None,
     chosen[0], chosen[-1] = True, n == 1
     weights = (torch.rand(entries, generator=generator) + 0.5).to(outputs)
     chosen = chosen.to(outputs.device)
-    edges = {_key(use.edge): use.edge for use in uses}
+    edges = {key_of(use.edge): use.edge for use in uses}
     rows = [
         _backward(outputs, tuple(edges.values()), mask.to(outputs).unsqueeze(1) * weights) for mask in (chosen, ~chosen)
     ]
     gradients = dict(zip(edges, map(torch.stack, zip(*rows, strict=True)), strict=True))
-    layouts = tuple(_layout(use.local.lead(gradients[_key(use.edge)]), use.local.axes, chosen) for use in uses)
+    layouts = tuple(_layout(use.local.lead(gradients[key_of(use.edge)]), use.local.axes, chosen) for use in uses)
     return layouts, n > 1 and all(bool(gradient.any()) for gradient in gradients.values())
 
 
@@ -326,6 +350,52 @@ def _layout(gradients: Tensor, axes: int, chosen: Tensor) -> Layout | None:
         if not arranged[0, ~chosen].any() and not arranged[1, chosen].any():
             return layout
     return None
+
+
+def _tables(sources: Mapping[int, Use], layouts: Mapping[Use, Layout | None]) -> dict[Use, list[tuple[Use, Layout]]]:
+    """For each use whose output holds no examples: the calls that broadcast that output to them, standing for it."""
+    result: dict[Use, list[tuple[Use, Layout]]] = {}
+    for number, source in sources.items():
+        consumers = [(use, layout) for use, layout in layouts.items() if use.index == number]
+        placed = [(use, layout) for use, layout in consumers if layout is not None]
+        whole = math.prod(_shape(source.edge))
+        partial = any(use.transposed or use.start or use.local.tensor.numel() != whole for use, _ in placed)
+        if layouts.get(source, True) is None and placed and len(placed) == len(consumers) and not partial:
+            result[source] = [(_chained(use, source), layout) for use, layout in placed]
+    return result
+
+
+def _chained(use: Use, source: Use) -> Use:
+    """A use of the table that `source` made, as one of the parameter of `source`."""
+    local = dataclasses.replace(use.local, tensor=source.local.tensor)
+    return dataclasses.replace(use, index=source.index, start=source.start, local=local, chain=source.local.chain)
+
+
+def _complete(
+    outputs: Tensor, sources: Mapping[int, Use], uses: Sequence[Use], layouts: Sequence[Layout | None]
+) -> tuple[Layout | None, ...]:
+    """The layouts, None for calls that broadcast a table of which something else was made out of sight.
+
+    The gradients of all examples must add up to the table's own.
+    """
+    incomplete: set[int] = set()
+    for number, source in sources.items():
+        (table,) = _tables({number: source}, dict(zip(uses, layouts, strict=True))).values() or [[]]
+        if table and not _adds_up(outputs, source, [(dataclasses.replace(use, chain=None), at) for use, at in table]):
+            incomplete.add(number)
+    return tuple(None if use.index in incomplete else layout for use, layout in zip(uses, layouts, strict=True))
+
+
+def _adds_up(outputs: Tensor, source: Use, placed: Sequence[tuple[Use, Layout]]) -> bool:
+    generator = torch.Generator().manual_seed(len(outputs))
+    cotangent = (torch.rand(outputs.shape, generator=generator) + 0.5).to(outputs)
+    whole, *parts = _backward(outputs, [source.edge, *(use.edge for use, _ in placed)], cotangent)
+    summed = [
+        written_out(_terms(use, layout, part.unsqueeze(0))).sum((0, 1))
+        for (use, layout), part in zip(placed, parts, strict=True)
+    ]
+    total = torch.stack(summed).sum(0)
+    return bool((total - whole.flatten()).abs().max() <= torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max())
 
 
 def selected(modules: Mapping[str, nn.Module], parameters: Sequence[Tensor] | None) -> tuple[list[Tensor], list[str]]:
