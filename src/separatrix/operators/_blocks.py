@@ -39,6 +39,10 @@ MEMORY = 2**27
 """Bytes that the parts of a kernel under construction may take, roughly: 128 MB."""
 
 
+_FORWARD = 2**22
+"""Numbers that a forward and its gradients may take: beyond what caches hold, passes over memory set the time."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """How a kernel is cut up: examples a block and a forward, cotangents a block, numbers a contraction may hold."""
@@ -61,7 +65,7 @@ def plan(trace: Trace, n: int, m: int, memory: int) -> Plan:
     examples = larger if fits else max(1, min(larger, 3 * entries // (2 * (once + each))))
     cotangents = (3 * entries // ((sides if fits else 2) * examples) - once) // each
     # an activation, its gradient and what the nonlinearity saved
-    forward = entries // (3 * max(1, trace.numbers_held))
+    forward = min(entries, _FORWARD) // (3 * max(1, trace.numbers_held))
     return Plan(examples, min(larger, max(8, forward)), min(count, max(1, cotangents)), entries)
 
 

@@ -178,7 +178,12 @@ def _cat(parts: Sequence[Terms], axis: int) -> Terms:
 
     match parts[0]:
         case Plain():
-            return Plain(side("values", True))
+            # cotangents beside each other for every example, as a product over them reads them
+            return Plain(
+                torch.cat(
+                    [part.values.transpose(0, 1) for part in parts if isinstance(part, Plain)], 1 - axis
+                ).transpose(0, 1)
+            )
         case Lookup():
             return Lookup(side("index", False), side("right", True), parts[0].rows)
         case Outer():
@@ -406,7 +411,8 @@ def _weight_products(x: Outer, y: Outer, same: bool, entries: int) -> Tensor:
     def gradients(side: Outer, rows: slice, positions: int) -> Tensor:
         each = g * side.columns * (positions + p)
         blocks = (side.block(part) for part in _slices(side.examples, entries // each))
-        return torch.cat([_weights(block.left[..., rows], block.right).flatten(2)[0] for block in blocks])
+        parts = [_weights(block.left[..., rows], block.right).flatten(2)[0] for block in blocks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     result = x.left.new_zeros(n, m)
     for rows in _slices(p, entries // (g * x.columns * (n if same else n + m))):
