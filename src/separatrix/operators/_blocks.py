@@ -8,16 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from separatrix.operators._structure import (
-    Block,
-    Gradients,
-    Trace,
-    backward,
-    dense_terms,
-    key_of,
-    pull,
-    terms_of,
-)
+from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, key_of, pull, terms_of
 from separatrix.operators._terms import (
     Grams,
     Outer,
@@ -37,10 +28,6 @@ Build = Callable[[slice], Trace]
 
 MEMORY = 2**27
 """Bytes that the parts of a kernel under construction may take, roughly: 128 MB."""
-
-
-_FORWARD = 2**22
-"""Numbers that a forward and its gradients may take: beyond what caches hold, passes over memory set the time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +52,7 @@ def plan(trace: Trace, n: int, m: int, memory: int) -> Plan:
     examples = larger if fits else max(1, min(larger, 3 * entries // (2 * (once + each))))
     cotangents = (3 * entries // ((sides if fits else 2) * examples) - once) // each
     # an activation, its gradient and what the nonlinearity saved
-    forward = min(entries, _FORWARD) // (3 * max(1, trace.numbers_held))
+    forward = entries // (3 * max(1, trace.numbers_held))
     return Plan(examples, min(larger, max(8, forward)), min(count, max(1, cotangents)), entries)
 
 
