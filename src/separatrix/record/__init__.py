@@ -8,7 +8,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from separatrix.record.indexed import indexed
+    from separatrix.record.items import indexed
     from separatrix.record.recording import Recording, available_probes, log, record, start
 
 __all__ = ["Recording", "available_probes", "indexed", "log", "record", "start"]
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
     # Resolved on first use: `watch` comes through here in processes that must not import torch.
     if name not in __all__:
         raise AttributeError(f"module 'separatrix.record' has no attribute {name!r}")
-    home = "indexed" if name == "indexed" else "recording"
+    home = "items" if name == "indexed" else "recording"
     return getattr(importlib.import_module(f"separatrix.record.{home}"), name)
 
 

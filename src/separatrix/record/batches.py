@@ -84,6 +84,7 @@ class Batches:
         self._used: list[Batch] = []
         self._items: collections.deque[Batch] = collections.deque(maxlen=_MOST_ITEMS)
         self._learnt: set[str] = set()
+        self._mixed = False
 
     def __len__(self) -> int:
         return len(self._unused) + len(self._used) + len(self._items)
@@ -132,8 +133,12 @@ class Batches:
 
     def _by_value(self, kind: str, flat: torch.Tensor, shape: Sequence[int], rows: int) -> Match | str:
         alike = flat.is_floating_point() and bool((flat == flat[:1]).all())
+        one_hot = _as_classes(flat, shape, rows)
+        # Where targets are mixed, a batch whose mixture happens to be pure is mixed none the less.
+        self._mixed = self._mixed or (one_hot is None and len(shape) == 2 and flat.is_floating_point())
+        one_hot = None if self._mixed else one_hot
         for batches in (self._unused, self._used):
-            found = [(b, place) for b in batches for place in _equal_places(flat, shape, b, rows)]
+            found = [(b, place) for b in batches for place in _equal_places(flat, one_hot, b, rows)]
             if len(found) > 1:
                 return "several batches fetched before have the targets of the loss"
             if found:
@@ -237,12 +242,11 @@ def _place(targets: torch.Tensor, tensor: torch.Tensor, count: int, rows: int) -
     return slice(offset, offset + rows)
 
 
-def _equal_places(flat: torch.Tensor, shape: Sequence[int], batch: Batch, rows: int) -> list[slice]:
+def _equal_places(flat: torch.Tensor, one_hot: torch.Tensor | None, batch: Batch, rows: int) -> list[slice]:
     """Rows of a batch, as a whole or cut into parts of `rows`, that have these targets, on any device in any type."""
     count = len(batch.ids)
     if not 0 < rows <= count or not flat.numel():
         return []
-    one_hot = _as_classes(flat, shape, rows)
     places: dict[int, slice] = {}
     for tensor in batch.small:
         if tensor.numel() % count:

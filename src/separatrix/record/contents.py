@@ -42,8 +42,8 @@ class Contents:
         self._error: str = ""
 
     def arm(self) -> None:
-        """Begin to look, unless something is compiled, whose graph a hook would break."""
-        if self._handle is None and not self._observer.compiled:
+        """Begin to look, if models are known and none is compiled, whose graph a hook would break."""
+        if self._handle is None and self._observer.subject is not None and not self._observer.compiled:
             self._handle = register_module_forward_pre_hook(self._arrive)
 
     def disarm(self) -> None:

@@ -15,7 +15,7 @@ import torch
 from separatrix.record.batches import NO_BATCH, Batch, Batches, Match
 from separatrix.record.contents import Contents
 from separatrix.record.guard import guarded
-from separatrix.record.indexed import fetched
+from separatrix.record.items import fetched
 from separatrix.record.loading import Loadings
 from separatrix.record.losses import is_plain, view_of_call
 from separatrix.record.origins import Origin, Origins, base
@@ -117,14 +117,14 @@ class Examples(Listener):
         self._skipped: set[tuple[Origin, Hashable]] = set()
         self._rows_skipped = 0
         self._any = False
+        self.observer.on_attached = self._look_at_contents
         self.observer.on_compiled = self._contents.disarm
         self.budget.set_aside(_SHARE_OF_THE_REST * self.budget.free_share, _PURSE)
 
     def start(self) -> None:
         """Begin to listen to items and inputs; DataLoaders and losses are heard through patches."""
         fetched.append(self.on_item)
-        if self._way != "batches" and not self._skipping:
-            self._contents.arm()
+        self._look_at_contents()
 
     def stop(self) -> None:
         """Listen no more for now."""
@@ -139,8 +139,13 @@ class Examples(Listener):
         self._commit()
         if not self._skipping:
             self._passes.end(self.step)
-        if self.step and not self._any:
+        if self.step and not self._any and not self._said:
             self._say("no loss of a kind and form that is known was seen in training")
+
+    def _look_at_contents(self) -> None:
+        """Look at what models are called with, unless batches have shown already what is trained on."""
+        if self._way != "batches" and not self._skipping and self.on_item in fetched:
+            self._contents.arm()
 
     # What is fetched
 
@@ -173,7 +178,17 @@ class Examples(Listener):
             self._say(given)
             return
         indices, key = given
-        self._fetched(iterator._dataset, indices, key, data)
+        origin = self._fetched(iterator._dataset, indices, key, data)
+        loading = self._loadings.of(iterator)
+        if loading is not None and origin is not None:
+            loading.last = origin, key
+
+    @_paid
+    def on_end(self, iterator: Any) -> None:
+        """A DataLoader has no more batches."""
+        loading = self._loadings.of(iterator)
+        if loading is not None and loading.last is not None:
+            self._turns.ended(*loading.last)
 
     def on_item(self, dataset: Any, index: Any, item: Any) -> None:
         """An item of an indexed dataset, or several at once, is given to the script."""
@@ -191,16 +206,18 @@ class Examples(Listener):
             ids = np.flatnonzero(ids) if ids.dtype == bool else ids
         self._fetched(dataset, np.atleast_1d(ids), None, item, single=ids.ndim == 0)
 
-    def _fetched(self, dataset: Any, indices: np.ndarray, key: Hashable, data: Any, single: bool = False) -> None:
+    def _fetched(
+        self, dataset: Any, indices: np.ndarray, key: Hashable, data: Any, single: bool = False
+    ) -> Origin | None:
         try:
             root, ids = base(dataset, indices)
         except ValueError as error:
             self._say(str(error))
-            return
+            return None
         origin = self._origins.of(root)
         if self._skipping and key is not None:
             if (origin, key) in self._skipped:
-                return
+                return origin
             self._skipped.add((origin, key))
             self._awake = True
         batch = Batch.of(origin, key, ids, data, trusted=key is None)
@@ -208,6 +225,7 @@ class Examples(Listener):
             self._batches.add_item(batch)
         else:
             self._batches.add(batch)
+        return origin
 
     @contextlib.contextmanager
     def given(self, ids: Sequence[Hashable]) -> Iterator[None]:

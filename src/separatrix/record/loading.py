@@ -18,6 +18,8 @@ class Loading:
         self.waiting: collections.deque[Any] = collections.deque()
         self.serial = 0
         self.given = 0
+        self.last: tuple[object, Hashable] | None = None
+        """Where the batch given last was from, and the pass of which it was."""
         self._sampling: object = None
 
     def asked(self, sampling: object, indices: Any, serials: itertools.count[int]) -> None:
@@ -52,6 +54,10 @@ class Loadings:
         loading = self._known.get(iterator)
         if loading is not None and loading.waiting:
             loading.waiting.popleft()
+
+    def of(self, iterator: Any) -> Loading | None:
+        """What is known of an iterator."""
+        return self._known.get(iterator)
 
     def given(self, iterator: Any) -> tuple[np.ndarray, Hashable] | str | None:
         """The indices of the batch just given and the pass of which it is; why they are not known; None: not followed.

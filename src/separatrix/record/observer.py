@@ -39,6 +39,8 @@ class Observer:
         self.plan: Plan | None = None
         self.subject: Subject | None = None
         self.compiled = False
+        self.on_attached: Callable[[], None] | None = None
+        """Called when models are known, or others than before."""
         self.on_compiled: Callable[[], None] | None = None
         """Called when hooks on modules must stay away from now on."""
         self._writer = writer
@@ -56,6 +58,8 @@ class Observer:
         self._let_go()
         self.subject = subject
         self.sampler.measure(subject.chunks(), subject.module_labels())
+        if self.on_attached is not None:
+            self.on_attached()
 
     def detach(self) -> None:
         """Let go of every parameter and module."""

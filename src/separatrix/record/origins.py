@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from separatrix.record.indexed import Indexed
+from separatrix.record.items import Indexed
 from separatrix.runs.writer import RunWriter
 
 _MOST_NUMBERED = 1 << 27

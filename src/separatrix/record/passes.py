@@ -124,6 +124,7 @@ class Turns:
     def __init__(self) -> None:
         self._keys: dict[object, Hashable] = {}
         self._leading: object = None
+        self._ended = False
         self._alone: set[object] = set()
         self._seen = np.zeros(0, bool)
         self._count = self._fresh = 0
@@ -132,10 +133,10 @@ class Turns:
     def begins(self, source: object, key: Hashable, positions: np.ndarray) -> bool:
         """Whether a batch of these examples begins another pass; `key` names the pass of its loader, if it has one.
 
-        The source of the first batch leads. Another one takes over when it has gone through its data, or begins anew,
-        without a batch of the leading one in between.
+        The source of the first batch leads. Another one takes over when the leading loader is at its end, or when it
+        goes through its own data without a batch of the leading one in between.
         """
-        if not self._keys:
+        if not self._keys or (self._ended and (source not in self._keys or key != self._keys[source])):
             self._leading = source
             begins = True
         elif source not in self._keys:
@@ -150,9 +151,15 @@ class Turns:
             self._alone.add(source)
         self._keys[source] = key
         if begins:
+            self._ended = False
             self._seen[:] = False
             self._count = self._fresh = 0
         return begins
+
+    def ended(self, source: object, key: Hashable) -> None:
+        """The loader of a pass has no more batches."""
+        if source is self._leading and key == self._keys.get(source):
+            self._ended = True
 
     def note(self, source: object, positions: np.ndarray) -> None:
         """The examples of a batch that belongs to the pass, once its step is over."""

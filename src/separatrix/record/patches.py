@@ -266,6 +266,7 @@ def _next_batch(examples: Examples) -> Callable[..., Any]:
                 with examples.loading():
                     batch = original(iterator)
             except StopIteration:
+                examples.on_end(iterator)
                 raise
             except BaseException:
                 examples.on_failed_batch(iterator)
