@@ -1,4 +1,4 @@
-"""A training whose every example is known by its first feature, so that what is recorded of it has a brute-force truth."""
+"""A training whose every example is known by its first feature: what is recorded of it has a brute-force truth."""
 
 from __future__ import annotations
 

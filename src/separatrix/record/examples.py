@@ -298,7 +298,7 @@ class Examples(Listener):
                 return
         anew = self._skipping and found.key is None
         if self._turns.begins(found.origin, found.key, found.positions) or anew:
-            self._begin_pass()
+            self._begin_pass(len(outputs))
         if self._skipping:
             self._awake = False
             return
@@ -346,7 +346,7 @@ class Examples(Listener):
 
     # Passes
 
-    def _begin_pass(self) -> None:
+    def _begin_pass(self, rows: int) -> None:
         self._commit()
         if self._epoch and not self._skipping:
             self._passes.end(self.step)
@@ -359,7 +359,7 @@ class Examples(Listener):
         if self._skipping:
             self._mark(self.step + 1)
             self._skipped = self._turns.current()
-            self._rows_skipped = 0
+            self._rows_skipped = rows
             self._batches.clear()
             self._contents.disarm()
             self._say_skipping()
