@@ -432,3 +432,47 @@ def test_a_batch_that_fails_in_a_worker_does_not_shift_the_others(tmp_path: Path
                 return
 
     compare(tmp_path / "run", follow(tmp_path / "run", [survivors(), survivors()]))
+
+
+def test_a_trainer_that_fetches_ahead_and_accumulates(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    x, y = data()
+    truth = Truth()
+
+    class Rows(torch.utils.data.Dataset[Any]):
+        def __len__(self) -> int:
+            return COUNT
+
+        def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+            return {"x": x[index], "labels": y[index]}
+
+    class Classifier(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = network()
+
+        def forward(self, x: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+            outputs = self.layers(x)
+            if torch.is_grad_enabled():
+                if not truth.passes or not np.isnan(truth.passes[-1]["example_loss"]).any():
+                    truth.begin()
+                truth.note(x, outputs, labels)
+            return {"loss": nn.CrossEntropyLoss()(outputs.view(-1, CLASSES), labels.view(-1)), "logits": outputs}
+
+    arguments = transformers.TrainingArguments(
+        str(tmp_path / "trainer"),
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=3,
+        eval_strategy="epoch",
+        save_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+    )
+    with record(run=tmp_path / "run", probes="default,examples", budget=1.0):
+        transformers.Trainer(Classifier(), arguments, train_dataset=Rows(), eval_dataset=Rows()).train()
+    truth.steps = [4, 8]
+    compare(tmp_path / "run", truth)
+    assert reasons(tmp_path / "run") == []
