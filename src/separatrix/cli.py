@@ -82,7 +82,7 @@ def _known_probes(names: str) -> str:
 
     known = _probes()
     for name in names.split(","):
-        if name not in known:
+        if name not in known and name != "default":
             raise UnknownMemberError(f"there is no probe {name!r}: choose from {', '.join(sorted(known))}")
     return names
 

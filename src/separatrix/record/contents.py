@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from separatrix.record.isolation import Aside
 from separatrix.record.losses import is_plain
 from separatrix.record.observer import Observer
 from separatrix.record.ownership import flattened_tensors, wholes
+from separatrix.record.subject import Subject
 
 _MOST_CALLS = 4
 
@@ -36,7 +38,7 @@ class Contents:
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
         self._handle: Any = None
-        self._subject: object = None
+        self._subject: weakref.ref[Subject] | None = None
         self._ranks: dict[int, int] = {}
         self._calls: list[tuple[int, list[str]]] = []
         self._error: str = ""
@@ -71,8 +73,11 @@ class Contents:
     def _arrive(self, module: torch.nn.Module, arguments: Any) -> None:
         if torch.compiler.is_compiling() or not torch.is_grad_enabled() or torch._C._current_graph_task_id() != -1:
             return
-        if self._observer.subject is not self._subject:
-            self._learn_models()
+        subject = self._observer.subject
+        if subject is None:
+            return
+        if self._subject is None or self._subject() is not subject:
+            self._learn_models(subject)
         rank = self._ranks.get(id(module))
         if rank is None or len(self._calls) >= _MOST_CALLS or self._observer.snapshots.developing:
             return
@@ -84,8 +89,7 @@ class Contents:
         except Exception as error:
             self._error = f"the bytes of the model's input cannot be read ({type(error).__name__}: {error})"
 
-    def _learn_models(self) -> None:
-        self._subject = subject = self._observer.subject
-        models = () if subject is None else subject.models
+    def _learn_models(self, subject: Subject) -> None:
+        self._subject = weakref.ref(subject)
         # A model stands before the part of it that holds all its parameters, which it may call.
-        self._ranks = {id(whole.module): rank for m in models for rank, whole in enumerate(wholes(m))}
+        self._ranks = {id(whole.module): rank for m in subject.models for rank, whole in enumerate(wholes(m))}
