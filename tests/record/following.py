@@ -42,7 +42,10 @@ class Truth:
     count: int = COUNT
     passes: list[dict[str, np.ndarray]] = dataclasses.field(default_factory=list)
     steps: list[int] = dataclasses.field(default_factory=list)
-    targets: np.ndarray = dataclasses.field(default_factory=lambda: np.full(COUNT, np.nan))
+    targets: np.ndarray = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        self.targets = np.full(self.count, np.nan)
 
     def begin(self) -> None:
         self.passes.append({name: np.full(self.count, np.nan) for name in SERIES})

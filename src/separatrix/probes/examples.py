@@ -41,11 +41,13 @@ def losses(view: LossView) -> torch.Tensor:
 
 def _class_readings(view: LossView) -> Iterator[Reading]:
     scores, targets = view.outputs, view.targets
-    classes = targets.argmax(dim=1) if targets.is_floating_point() else targets
-    ignored = torch.zeros_like(classes, dtype=torch.bool)
-    if not targets.is_floating_point():
-        ignored = classes == view.options.get("ignore_index", -100)
-        classes = classes.masked_fill(ignored, 0)
+    ignored: torch.Tensor | None = None
+    if targets.is_floating_point():
+        classes = targets.argmax(dim=1)
+    else:
+        ignored = targets == view.options.get("ignore_index", -100)
+        ignored = ignored if bool(ignored.any()) else None
+        classes = targets if ignored is None else targets.masked_fill(ignored, 0)
     # Where probabilities or their logarithms are asked for, single precision is as good as they get.
     scores = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     own = scores.gather(1, classes[:, None]).squeeze(1)
@@ -57,9 +59,9 @@ def _class_readings(view: LossView) -> Iterator[Reading]:
         ignored,
         example_margin=own - others.amax(dim=1),
         example_correct=(predicted == classes).to(scores.dtype),
-        example_prediction=predicted.to(torch.float64),
+        example_prediction=predicted.to(scores.dtype),
         example_error_norm=(probabilities - wanted).norm(dim=1),
-        example_target=classes.to(torch.float64),
+        example_target=classes.to(scores.dtype),
     )
 
 
@@ -71,7 +73,7 @@ def _binary_readings(view: LossView) -> Iterator[Reading]:
     # Softmax over the two answers, whose probabilities are p and 1 - p, minus one-hot.
     errors = (logits.sigmoid() - targets).abs() * 2.0**0.5
     yield from _readings(
-        torch.zeros_like(wanted),
+        None,
         example_margin=torch.where(wanted, logits, -logits),
         example_correct=(answers == wanted).to(outputs.dtype),
         example_prediction=answers.to(outputs.dtype),
@@ -80,9 +82,9 @@ def _binary_readings(view: LossView) -> Iterator[Reading]:
     )
 
 
-def _readings(ignored: torch.Tensor, **values: torch.Tensor) -> Iterator[Reading]:
+def _readings(ignored: torch.Tensor | None, **values: torch.Tensor) -> Iterator[Reading]:
     for name, tensor in values.items():
-        yield Reading(name, tensor.masked_fill(ignored, torch.nan))
+        yield Reading(name, tensor if ignored is None else tensor.masked_fill(ignored, torch.nan))
 
 
 def measure_examples(view: LossView, state: dict[str, Any]) -> Iterator[Reading]:
@@ -98,7 +100,7 @@ def measure_examples(view: LossView, state: dict[str, Any]) -> Iterator[Reading]
         if view.kind in _BINARY_LOSSES:
             yield from _binary_readings(view)
         else:
-            yield Reading("example_target", targets.reshape(-1).to(torch.float64, copy=True))
+            yield Reading("example_target", targets.reshape(-1).to(outputs.dtype, copy=True))
 
 
 examples = Probe(

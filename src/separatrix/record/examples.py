@@ -26,7 +26,7 @@ from separatrix.runs.probe import LossView, Probe
 
 _PURSE = "examples"
 _SHARE_OF_THE_REST = 0.5
-_MOST_HASHED = 1 << 20
+_MOST_HASHED = 1 << 18
 _ONCE = ("example_target",)
 """Series that an example has one value of."""
 
@@ -318,13 +318,13 @@ class Examples(Listener):
             return dataclasses.replace(self._of(batch.origin, batch.key, match.ids, batch), match=match)
         if match != NO_BATCH and self._way != "contents":
             return match
+        if self._turns.examples(self._hashed) >= _MOST_HASHED:
+            self._contents.disarm()
+            return f"{_MOST_HASHED} inputs without a DataLoader were all different: they have no identity"
         hashes = self._contents.take(rows)
         if isinstance(hashes, str):
             return hashes
         self._way = "contents"
-        if self._turns.examples(self._hashed) >= _MOST_HASHED:
-            self._contents.disarm()
-            return f"{_MOST_HASHED} inputs without a DataLoader were all different: they have no identity"
         return self._of(self._hashed, None, hashes, hashes)
 
     def _of(self, origin: Origin, key: Hashable, ids: Any, batch: object) -> Found:
@@ -334,15 +334,15 @@ class Examples(Listener):
         return Found(origin, key, origin.positions(ids), batch)
 
     def _read(self, view: LossView) -> dict[str, np.ndarray]:
-        values: dict[str, np.ndarray] = {}
+        values: dict[str, torch.Tensor] = {}
         with torch.no_grad():
             for probe, names in self._probes:
                 for reading in probe.measure(view, self._states.setdefault(probe.name, {})):
                     tensor = torch.as_tensor(reading.values)
                     if reading.series not in names or tensor.numel() != len(view.outputs):
                         raise ValueError(f"a reading of {reading.series} does not have a value an example")
-                    values[reading.series] = tensor.detach().reshape(-1).to(torch.float64).cpu().numpy()
-        return values
+                    values[reading.series] = tensor.detach().reshape(-1)
+        return _on_host(values)
 
     # Passes
 
@@ -415,6 +415,14 @@ class Examples(Listener):
             self._said.add(because)
             message = f"losses of single examples are not recorded where they cannot be told: {because}"
             self.writer.event("unseen", message, step=self.step, data={"series": self._series(), "because": because})
+
+
+def _on_host(values: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """The values as arrays; of an accelerator in one transfer, in single precision."""
+    if all(tensor.device.type == "cpu" for tensor in values.values()):
+        return {name: tensor.double().numpy() for name, tensor in values.items()}
+    table = torch.stack([tensor.float() for tensor in values.values()]).cpu().double().numpy()
+    return dict(zip(values, table, strict=True))
 
 
 def by_rows(view: LossView) -> LossView | str:

@@ -28,7 +28,6 @@ class Origin:
         self._prefix = ""
         self._writer: RunWriter | None = None
         self._numbered = 0
-        self._places: dict[Hashable, int] = {}
 
     def is_of(self, what: object) -> bool:
         """Whether these are the examples of `what`."""
@@ -64,12 +63,12 @@ class Origin:
                 return ids.astype(np.int32)
             if self.length and ids.size and -self.length <= int(ids.min()) and int(ids.max()) < self.length:
                 return (ids % self.length).astype(np.int32)
-        wanted = ids.tolist() if isinstance(ids, np.ndarray) else list(ids)
-        new = [known for known in dict.fromkeys(wanted) if known not in self._places]
-        if new and self._writer is not None:
-            found = self._writer.positions("example", [f"{self._prefix}{known}" for known in new])
-            self._places.update(zip(new, found, strict=True))
-        return np.array([self._places[known] for known in wanted], dtype=np.int32)
+        if self._writer is None:
+            raise ValueError("the examples have no labels yet")
+        wanted = ids.tolist() if isinstance(ids, np.ndarray) else ids
+        return np.array(
+            self._writer.positions("example", [f"{self._prefix}{known}" for known in wanted]), dtype=np.int32
+        )
 
 
 class Origins:

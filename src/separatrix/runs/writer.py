@@ -133,15 +133,17 @@ class RunWriter:
 
     def positions(self, dim: str, labels: Sequence[str]) -> list[int]:
         """Positions of `labels` along `dim`, new labels being added at the end."""
-        shown = [self._text(label) for label in labels]
         found = []
         with self._declaring:
             known = self._known.labels.setdefault(dim, Labels())
-            for label in shown:
+            for label in labels:
                 position = known.position(label)
                 if position is None:
-                    position = known.append(label)
-                    self._statements.append(("INSERT INTO labels VALUES(?,?,?)", (dim, position, label)))
+                    shown = self._text(label)
+                    position = known.position(shown)
+                if position is None:
+                    position = known.append(shown)
+                    self._statements.append(("INSERT INTO labels VALUES(?,?,?)", (dim, position, shown)))
                 found.append(position)
         return found
 
