@@ -401,13 +401,16 @@ def test_a_compiled_model(tmp_path: Path) -> None:
     compare(tmp_path / "run", truth)
 
 
-def test_loaders_that_do_not_keep_order_and_iterable_datasets_are_said_to_be_unseen(tmp_path: Path) -> None:
+def test_loaders_that_do_not_keep_order_and_iterable_datasets(tmp_path: Path) -> None:
     class Stream(torch.utils.data.IterableDataset[Any]):
         def __iter__(self) -> Iterator[Any]:
             return iter(zip(*data(), strict=True))
 
-    follow(tmp_path / "stream", [DataLoader(Stream(), batch_size=10)])
-    assert reasons(tmp_path / "stream")[0] == "the examples of an iterable dataset have no indices"
+    follow(tmp_path / "stream", [DataLoader(Stream(), batch_size=10)] * 2)
+    with open_run(tmp_path / "stream") as run:
+        # They have no indices, but bytes.
+        assert run.series("example_loss").steps.tolist() == [5, 10]
+        assert {len(label) for label in run.series("example_loss").coords["example"]} == {16}
     follow(tmp_path / "order", [loader(num_workers=2, in_order=False)])
     assert "in_order=False" in reasons(tmp_path / "order")[0]
 
@@ -432,6 +435,35 @@ def test_a_batch_that_fails_in_a_worker_does_not_shift_the_others(tmp_path: Path
                 return
 
     compare(tmp_path / "run", follow(tmp_path / "run", [survivors(), survivors()]))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_pause_in_the_middle_of_an_iteration_does_not_shift_the_batches(workers: int, tmp_path: Path) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    truth = Truth()
+    truth.begin()
+    batches = iter(loader(batch_size=2, num_workers=workers))
+    # The recording begins in the middle of the iteration, too.
+    next(batches)
+    with record(model, optimizer, run=tmp_path / "run", probes="default,examples", budget=1.0) as recording:
+        for number, (x, y) in enumerate(batches):
+            outputs = model(x)
+            F.cross_entropy(outputs, y).backward()
+            optimizer.step()
+            # What workers had been asked for while nobody listened is not known.
+            if 5 < number < 9 or number > 16 or (not workers and number != 10):
+                truth.note(x, outputs, y)
+            if number == 9:
+                with recording.paused():
+                    next(batches)
+    with open_run(tmp_path / "run") as run:
+        found = run.series("example_loss")
+        for label, value in zip(found.coords["example"], found.values[0], strict=True):
+            expected = truth.passes[0]["example_loss"][int(label)]
+            assert np.isnan(expected) or value == pytest.approx(expected, rel=1e-5)
+        known = {int(label) for label in found.coords["example"]}
+        assert known >= set(np.flatnonzero(~np.isnan(truth.passes[0]["example_loss"])).tolist())
 
 
 def test_a_trainer_that_fetches_ahead_and_accumulates(tmp_path: Path) -> None:

@@ -164,11 +164,6 @@ class Examples(Listener):
         self._loadings.asked(iterator, indices)
 
     @_paid
-    def on_failed_batch(self, iterator: Any) -> None:
-        """A DataLoader has raised an exception in place of a batch."""
-        self._loadings.failed(iterator)
-
-    @_paid
     def on_batch(self, iterator: Any, data: Any) -> None:
         """A DataLoader gives a batch; what is fetched with gradients disabled is not trained on."""
         given = self._loadings.given(iterator)
@@ -176,6 +171,7 @@ class Examples(Listener):
             return
         if isinstance(given, str):
             self._say(given)
+            self._go_by_batches()
             return
         indices, key = given
         origin = self._fetched(iterator._dataset, indices, key, data)
@@ -311,12 +307,10 @@ class Examples(Listener):
             return self._of(self._named, None, self._given, self._given)
         match = self._batches.match(kind, targets, rows)
         if isinstance(match, Match):
-            if self._way != "batches":
-                self._way = "batches"
-                self._contents.disarm()
+            self._go_by_batches()
             batch = match.batch
             return dataclasses.replace(self._of(batch.origin, batch.key, match.ids, batch), match=match)
-        if match != NO_BATCH and self._way != "contents":
+        if self._way == "batches" or (match != NO_BATCH and self._way != "contents"):
             return match
         if self._turns.examples(self._hashed) >= _MOST_HASHED:
             self._contents.disarm()
@@ -326,6 +320,12 @@ class Examples(Listener):
             return hashes
         self._way = "contents"
         return self._of(self._hashed, None, hashes, hashes)
+
+    def _go_by_batches(self) -> None:
+        """Losses are of what DataLoaders and datasets give: inputs need not be looked at."""
+        if self._way != "batches":
+            self._way = "batches"
+            self._contents.disarm()
 
     def _of(self, origin: Origin, key: Hashable, ids: Any, batch: object) -> Found:
         if not origin.labelled:

@@ -268,9 +268,6 @@ def _next_batch(examples: Examples) -> Callable[..., Any]:
             except StopIteration:
                 examples.on_end(iterator)
                 raise
-            except BaseException:
-                examples.on_failed_batch(iterator)
-                raise
             examples.on_batch(iterator, batch)
             return batch
 
