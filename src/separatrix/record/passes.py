@@ -86,18 +86,29 @@ class Passes:
         new = [self._new.popleft() for _ in range(len(self._new))]
         if self.first is None:
             return
+        everywhere = np.concatenate([positions for positions, _ in new]) if new else np.zeros(0, np.int32)
+        order = _last_of_each(everywhere)
         for name in dict.fromkeys(name for _, values in new for name in values):
             parts = [(positions, values[name]) for positions, values in new if name in values]
-            positions, values = _last(*(np.concatenate(side) for side in zip(*parts, strict=True)))
-            if not positions.size:
-                continue
-            series, dtype = self._series[name]
-            values = values.astype(dtype)
-            column = self._columns.get(name)
-            if column is None:
-                column = self._columns[name] = Column(series, np.zeros(0, dtype), np.zeros(0, bool))
-            column.put(positions, values)
-            self._writer.vector(series, self.first, values, positions=positions)
+            values = np.concatenate([values for _, values in parts])
+            positions, chosen = everywhere, order
+            missing = np.isnan(values)
+            if missing.any() or len(parts) < len(new):
+                positions = np.concatenate([positions for positions, _ in parts])[~missing]
+                values = values[~missing]
+                chosen = _last_of_each(positions)
+            if chosen.size:
+                self._put(name, positions[chosen].astype(np.int32), values[chosen])
+
+    def _put(self, name: str, positions: np.ndarray, values: np.ndarray) -> None:
+        assert self.first is not None
+        series, dtype = self._series[name]
+        column = self._columns.get(name)
+        if column is None:
+            column = self._columns[name] = Column(series, np.zeros(0, dtype), np.zeros(0, bool))
+        stored = values.astype(dtype)
+        column.put(positions, stored)
+        self._writer.vector(series, self.first, stored, positions=positions)
 
     def end(self, last: int) -> None:
         """The pass has ended with step `last`: one row of each series takes the place of its chunks."""
@@ -110,12 +121,10 @@ class Passes:
                 self._writer.replace(column.series, first, max(first, last), column.pieces())
 
 
-def _last(positions: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted positions without repeats, and the value noted last at each; NaN left out."""
-    measured = ~np.isnan(values)
-    positions, values = positions[measured], values[measured]
-    where, last = np.unique(positions[::-1], return_index=True)
-    return where.astype(np.int32), values[::-1][last]
+def _last_of_each(positions: np.ndarray) -> np.ndarray:
+    """Where each position stands for the last time, in the order of the positions."""
+    _, last = np.unique(positions[::-1], return_index=True)
+    return len(positions) - 1 - last
 
 
 class Turns:
