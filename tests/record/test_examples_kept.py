@@ -311,3 +311,44 @@ def test_compare_can_fail(tmp_path: Path) -> None:
     truth.passes[0]["example_loss"][[3, 4]] = truth.passes[0]["example_loss"][[4, 3]]
     with pytest.raises(AssertionError, match="example_loss"):
         compare(tmp_path / "run", truth)
+
+
+def test_a_large_run_keeps_every_second_pass_whole(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", redactor=Redactor({}), max_bytes=200_000)
+    writer.number_labels("example", 1000)
+    passes = Passes(writer)
+    for name, dtype in (("example_loss", "float32"), ("example_correct", "uint8")):
+        passes.declare(SeriesSpec(name, ("example",), dtype=dtype))
+    loss = writer.series(SeriesSpec("loss"))
+    random = np.random.default_rng(0)
+    for number in range(1, 101):
+        seen = random.permutation(1000)[:990]
+        rows = np.full(990, float(number % 2))
+        passes.add(number, seen, {"example_loss": rows + number, "example_correct": rows})
+        writer.scalar(loss, number, 1.0)
+        passes.end(number)
+        writer.flush()
+    writer.close()
+    with open_run(tmp_path / "run") as run:
+        assert "thinned" in [event.kind for event in run.events]
+        assert len(run.series("loss").steps) == 100
+        kept = run.series("example_loss")
+        assert 8 < len(kept.steps) < 60 and kept.steps[0] == 1 and kept.steps[-1] == 100
+        assert kept.measured.sum(axis=1).tolist() == [990] * len(kept.steps)
+        assert run.series("example_correct").steps.tolist() == kept.steps.tolist()
+        np.testing.assert_array_equal(np.nanmax(kept.values, axis=1), kept.steps + kept.steps % 2)
+
+
+def test_labels_that_are_numbers_take_one_statement(tmp_path: Path) -> None:
+    writer = RunWriter(tmp_path / "run", redactor=Redactor({}))
+    assert writer.number_labels("example", 3)
+    assert writer.number_labels("example", 5)
+    assert writer.positions("example", ["4", "04", "5", "²"]) == [4, 5, 6, 7]
+    assert not writer.number_labels("example", 9)
+    writer.close()
+    again = RunWriter(tmp_path / "run", resume=True, redactor=Redactor({}))
+    assert again.positions("example", ["²", "2", "5", "new"]) == [7, 2, 6, 8]
+    again.close()
+    with open_run(tmp_path / "run") as run:
+        found = run.sql("SELECT label FROM labels WHERE dim='example' ORDER BY position")
+        assert [label for (label,) in found] == ["0", "1", "2", "3", "4", "04", "5", "²", "new"]
