@@ -89,7 +89,8 @@ def test_a_kill_in_the_middle_of_a_pass_keeps_its_chunks(tmp_path: Path) -> None
         )
 
 
-def test_a_closed_run_holds_one_row_a_pass(tmp_path: Path) -> None:
+def test_a_closed_run_holds_one_row_a_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("separatrix.record.budget._CREDIT_SECONDS", 1e6)
     follow(tmp_path / "run", [DataLoader(TensorDataset(*data()), batch_size=10, shuffle=True)] * 3)
     with open_run(tmp_path / "run") as run:
         query = (
@@ -191,7 +192,8 @@ def test_a_failure_is_an_event_and_the_training_goes_on(tmp_path: Path, monkeypa
         assert len(run.series("loss").steps) == 5
 
 
-def test_a_resumed_run_goes_on_counting_its_steps(tmp_path: Path) -> None:
+def test_a_resumed_run_goes_on_counting_its_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("separatrix.record.budget._CREDIT_SECONDS", 1e6)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for again in (False, True):

@@ -21,6 +21,7 @@ from separatrix.record.losses import is_plain, view_of_call
 from separatrix.record.origins import Origin, Origins, base
 from separatrix.record.passes import Passes, Turns
 from separatrix.record.series import EPOCH
+from separatrix.record.sightings import Found, Staged, by_rows, on_host, same_memory
 from separatrix.record.training import Listener, Training
 from separatrix.runs.probe import LossView, Probe
 
@@ -47,34 +48,6 @@ def _paid(listener: _Method) -> _Method:
         return result
 
     return paid  # type: ignore[return-value]
-
-
-@dataclasses.dataclass
-class Found:
-    """Whose losses the rows of a loss function are. Two of one `batch` are of the same fetched examples."""
-
-    origin: Origin
-    key: Hashable
-    positions: np.ndarray
-    batch: object
-    match: Match | None = None
-
-    def same_examples(self, other: Found) -> bool:
-        """Whether both are of one and the same fetched examples, or some of them."""
-        if self.match is not None and other.match is not None:
-            return self.match.overlaps(other.match)
-        return self.batch is other.batch
-
-
-@dataclasses.dataclass
-class Staged:
-    """What was read of a loss in the step going on; `values` is None where it turned out that it does not count."""
-
-    outputs: torch.Tensor
-    targets: torch.Tensor
-    kind: str
-    found: Found | None
-    values: Mapping[str, np.ndarray] | None
 
 
 class Examples(Listener):
@@ -274,8 +247,8 @@ class Examples(Listener):
             return
         outputs, targets = view.outputs, view.targets
         for earlier in self._staged:
-            if _same_memory(earlier.outputs, outputs):
-                if earlier.kind != kind or not _same_memory(earlier.targets, targets):
+            if same_memory(earlier.outputs, outputs):
+                if earlier.kind != kind or not same_memory(earlier.targets, targets):
                     earlier.values = None
                     self._say("several losses are of the same outputs: mixed targets, or a sum of losses")
                 return
@@ -288,7 +261,7 @@ class Examples(Listener):
         for earlier in self._staged:
             if earlier.found is not None and earlier.found.same_examples(found):
                 # The same once more, as closures and two-point optimizers have it: the first one counts.
-                if earlier.kind != kind or not _same_memory(earlier.targets, targets):
+                if earlier.kind != kind or not same_memory(earlier.targets, targets):
                     earlier.values = None
                     self._say("an example has several losses in one step")
                 return
@@ -342,7 +315,7 @@ class Examples(Listener):
                     if reading.series not in names or tensor.numel() != len(view.outputs):
                         raise ValueError(f"a reading of {reading.series} does not have a value an example")
                     values[reading.series] = tensor.detach().reshape(-1)
-        return _on_host(values)
+        return on_host(values)
 
     # Passes
 
@@ -415,32 +388,3 @@ class Examples(Listener):
             self._said.add(because)
             message = f"losses of single examples are not recorded where they cannot be told: {because}"
             self.writer.event("unseen", message, step=self.step, data={"series": self._series(), "because": because})
-
-
-def _on_host(values: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """The values as arrays; of an accelerator in one transfer, in single precision."""
-    if all(tensor.device.type == "cpu" for tensor in values.values()):
-        return {name: tensor.double().numpy() for name, tensor in values.items()}
-    table = torch.stack([tensor.float() for tensor in values.values()]).cpu().double().numpy()
-    return dict(zip(values, table, strict=True))
-
-
-def by_rows(view: LossView) -> LossView | str:
-    """The view with a row an example, detached from the graph; or why it has none."""
-    outputs, targets = view.outputs.detach(), view.targets.detach()
-    classes = view.kind in ("cross_entropy", "nll_loss")
-    if outputs.dim() == 0 or (classes and outputs.dim() == 1):
-        outputs, targets = outputs[None], targets[None]
-    if not outputs.shape[0]:
-        return "a batch is empty"
-    if classes and targets.shape != outputs.shape:
-        fits = targets.shape == (outputs.shape[0], *outputs.shape[2:])
-    else:
-        fits = targets.shape == outputs.shape
-    if not fits:
-        return "the outputs and targets of the loss have different shapes"
-    return LossView(view.kind, outputs, targets, view.options)
-
-
-def _same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
-    return one is other or (one.numel() == other.numel() and bool(one.numel()) and one.data_ptr() == other.data_ptr())

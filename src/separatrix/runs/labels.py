@@ -2,6 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
+_ADD = "INSERT INTO labels VALUES(?,?,?)"
+_NUMBER = (
+    "INSERT INTO labels(position, dim, label) WITH RECURSIVE numbers(n) AS (SELECT ?1 UNION ALL SELECT n + 1"
+    " FROM numbers WHERE n + 1 < ?2) SELECT n, ?3, CAST(n AS TEXT) FROM numbers"
+)
+
+_Statement = tuple[str, tuple[Any, ...]]
+
 
 class Labels:
     """Labels by position. Those that are their own position, as indices of a dataset are, are kept as a count."""
@@ -12,11 +23,6 @@ class Labels:
 
     def __len__(self) -> int:
         return self._numbered + len(self._others)
-
-    @property
-    def numbered(self) -> int | None:
-        """How many labels there are if each is its own position, from "0" on; else None."""
-        return None if self._others else self._numbered
 
     def position(self, label: str) -> int | None:
         """Where `label` stands; None if it is new."""
@@ -33,6 +39,29 @@ class Labels:
             self._others[label] = position
         return position
 
-    def number(self, count: int) -> None:
-        """Add what is missing of the labels "0" to `count - 1`, where `numbered` is not None."""
-        self._numbered = max(self._numbered, count)
+    def placed(
+        self, dim: str, labels: Sequence[str], shown: Callable[[str], str]
+    ) -> tuple[list[int], list[_Statement]]:
+        """Positions of `labels`, and the statements that add the new ones to a run as `shown` gives them."""
+        found: list[int] = []
+        statements: list[_Statement] = []
+        for label in labels:
+            position = self.position(label)
+            if position is None:
+                text = shown(label)
+                position = self.position(text)
+                if position is None:
+                    position = self.append(text)
+                    statements.append((_ADD, (dim, position, text)))
+            found.append(position)
+        return found, statements
+
+    def number(self, dim: str, count: int) -> list[_Statement] | None:
+        """Make "0" to `count - 1` the first labels; what adds them to a run, or None if others stand there."""
+        begun = self._numbered
+        if self._others:
+            return None
+        if count <= begun:
+            return []
+        self._numbered = count
+        return [(_NUMBER, (begun, count, dim))]

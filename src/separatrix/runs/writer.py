@@ -30,10 +30,6 @@ DEFAULT_MAX_BYTES = 1_000_000_000
 _FLUSH_SECONDS = 0.5
 _FORK_PATIENCE = 1.0
 _FORKED = "forked"
-_NUMBER_LABELS = (
-    "INSERT INTO labels(position, dim, label) WITH RECURSIVE numbers(n) AS (SELECT ?1 UNION ALL SELECT n + 1"
-    " FROM numbers WHERE n + 1 < ?2) SELECT n, ?3, CAST(n AS TEXT) FROM numbers"
-)
 
 
 class RunWriter:
@@ -133,18 +129,9 @@ class RunWriter:
 
     def positions(self, dim: str, labels: Sequence[str]) -> list[int]:
         """Positions of `labels` along `dim`, new labels being added at the end."""
-        found = []
         with self._declaring:
-            known = self._known.labels.setdefault(dim, Labels())
-            for label in labels:
-                position = known.position(label)
-                if position is None:
-                    shown = self._text(label)
-                    position = known.position(shown)
-                if position is None:
-                    position = known.append(shown)
-                    self._statements.append(("INSERT INTO labels VALUES(?,?,?)", (dim, position, shown)))
-                found.append(position)
+            found, statements = self._known.labels.setdefault(dim, Labels()).placed(dim, labels, self._text)
+            self._statements.extend(statements)
         return found
 
     def number_labels(self, dim: str, count: int) -> bool:
@@ -153,14 +140,10 @@ class RunWriter:
         False, and nothing done, if other labels stand there already.
         """
         with self._declaring:
-            known = self._known.labels.setdefault(dim, Labels())
-            begun = known.numbered
-            if begun is None:
-                return False
-            if begun < count:
-                known.number(count)
-                self._statements.append((_NUMBER_LABELS, (begun, count, dim)))
-        return True
+            statements = self._known.labels.setdefault(dim, Labels()).number(dim, count)
+            if statements is not None:
+                self._statements.extend(statements)
+        return statements is not None
 
     def scalar(self, series: int, step: int, value: float) -> None:
         """Hand over one value of a scalar series."""
