@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 
-_SHARE_TO_SPEND = 0.85
+_SHARE_TO_SPEND = 0.8
 """Part of the allowance that measured work may take; the rest covers what cannot be measured from inside: caches, the
 interpreter lock shared with the writing thread, slower calls while hooks are armed."""
 
@@ -73,13 +73,13 @@ class Budget:
         return saved
 
     def set_aside(self, share: float, name: str = "snapshots") -> None:
-        """Keep this share of the allowance apart, in a purse for work that is rare and long."""
-        self._purses[name] = Purse(share)
+        """Keep this share of the allowance apart, in a purse for work that is rare and long.
 
-    @property
-    def free_share(self) -> float:
-        """The share of the allowance that is not set aside."""
-        return 1.0 - sum(purse.share for purse in self._purses.values())
+        What was set aside before is a share of what is left.
+        """
+        for purse in self._purses.values():
+            purse.share *= 1.0 - share
+        self._purses[name] = Purse(share)
 
     def purse(self, wanted: float = 0.0, name: str = "snapshots") -> float:
         """Seconds of what is set aside that may be spent now; bounded like `balance`."""

@@ -26,7 +26,7 @@ from separatrix.record.training import Listener, Training
 from separatrix.runs.probe import LossView, Probe
 
 _PURSE = "examples"
-_SHARE_OF_THE_REST = 0.5
+_SHARE = 0.5
 _MOST_HASHED = 1 << 18
 _ONCE = ("example_target",)
 """Series that an example has one value of."""
@@ -92,7 +92,7 @@ class Examples(Listener):
         self._any = False
         self.observer.on_attached = self._look_at_contents
         self.observer.on_compiled = self._contents.disarm
-        self.budget.set_aside(_SHARE_OF_THE_REST * self.budget.free_share, _PURSE)
+        self.budget.set_aside(_SHARE, _PURSE)
 
     def start(self) -> None:
         """Begin to listen to items and inputs; DataLoaders and losses are heard through patches."""
