@@ -15,6 +15,7 @@ import torch
 from separatrix.record.batches import NO_BATCH, Batch, Batches, Match
 from separatrix.record.contents import Contents
 from separatrix.record.guard import guarded
+from separatrix.record.isolation import in_words
 from separatrix.record.items import fetched
 from separatrix.record.loading import Loadings
 from separatrix.record.losses import is_plain, view_of_call
@@ -27,6 +28,7 @@ from separatrix.runs.probe import LossView, Probe
 
 _PURSE = "examples"
 _SHARE = 0.5
+_FAILURES_ALLOWED = 3
 _MOST_HASHED = 1 << 18
 _ONCE = ("example_target",)
 """Series that an example has one value of."""
@@ -50,6 +52,16 @@ def _paid(listener: _Method) -> _Method:
     return paid  # type: ignore[return-value]
 
 
+def _readings(probe: Probe, names: set[str], view: LossView, state: dict[str, Any]) -> dict[str, torch.Tensor]:
+    values: dict[str, torch.Tensor] = {}
+    for reading in probe.measure(view, state):
+        tensor = torch.as_tensor(reading.values)
+        if reading.series not in names or tensor.numel() != len(view.outputs):
+            raise ValueError(f"a reading of {reading.series} does not have a value an example")
+        values[reading.series] = tensor.detach().reshape(-1)
+    return values
+
+
 class Examples(Listener):
     """Hears DataLoaders, items of `indexed` datasets, and losses; turns them into series over examples.
 
@@ -68,6 +80,7 @@ class Examples(Listener):
                 self._passes.declare(spec)
         self._epoch_series = self.writer.series(EPOCH)
         self._states: dict[str, dict[str, Any]] = {}
+        self._failed: dict[str, int] = {}
         self._loadings = Loadings()
         self._batches = Batches()
         self._origins = Origins()
@@ -308,14 +321,23 @@ class Examples(Listener):
 
     def _read(self, view: LossView) -> dict[str, np.ndarray]:
         values: dict[str, torch.Tensor] = {}
-        with torch.no_grad():
-            for probe, names in self._probes:
-                for reading in probe.measure(view, self._states.setdefault(probe.name, {})):
-                    tensor = torch.as_tensor(reading.values)
-                    if reading.series not in names or tensor.numel() != len(view.outputs):
-                        raise ValueError(f"a reading of {reading.series} does not have a value an example")
-                    values[reading.series] = tensor.detach().reshape(-1)
+        for probe, names in self._probes:
+            if self._failed.get(probe.name, 0) >= _FAILURES_ALLOWED:
+                continue
+            try:
+                with torch.no_grad():
+                    values |= _readings(probe, names, view, self._states.setdefault(probe.name, {}))
+            except Exception as error:
+                self._note_failure(probe, error)
         return on_host(values)
+
+    def _note_failure(self, probe: Probe, error: Exception) -> None:
+        count = self._failed[probe.name] = self._failed.get(probe.name, 0) + 1
+        if count == _FAILURES_ALLOWED:
+            reason = in_words(error)
+            message = f"probe {probe.name} was switched off after {count} failures ({reason})"
+            data = {"probe": probe.name, "series": [spec.name for spec in probe.series], "reason": reason}
+            self.writer.event("probe-off", message, step=self.step, severity="warning", data=data)
 
     # Passes
 
