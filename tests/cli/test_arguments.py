@@ -51,6 +51,7 @@ def test_watch_options_are_converted() -> None:
     assert options.run == Path("r")
     assert (options.budget, options.probes, options.checkpoints, options.max_bytes) == (0.2, "a,b", 100, 5000)
     assert parse(["watch", "--checkpoints", "log", "s.py"]).checkpoints == "log"
+    assert parse(["watch", "--probes", "default, examples", "s.py"]).probes == "default,examples"
 
 
 def test_watch_defaults() -> None:
