@@ -1,7 +1,7 @@
 """`python -m benchmarks.faults`: run the scripts, print the tables.
 
-With `--json FILE` each trial is appended to the file as it ends, one JSON object a line, and trials that the file already
-holds for the same source, script, seed and settings are not run again: an interrupted benchmark goes on.
+With `--json FILE` each trial is appended to the file as it ends, one JSON object a line, and trials that the file
+already holds for the same source, script, seed and settings are not run again: an interrupted benchmark goes on.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from benchmarks.faults.trials import Settings, Trial, key_of, try_script
 
 
 def read(path: Path) -> dict[str, Trial]:
-    """The trials that a file holds, by key; a last line that was cut off is left out."""
+    """The trials that gave a diagnosis, by key; a line that was cut off is left out."""
     found = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
             trial = Trial(**json.loads(line))
         except (json.JSONDecodeError, TypeError):
             continue
-        found[trial.key] = trial
+        if trial.diagnosed:
+            found[trial.key] = trial
     return found
 
 
@@ -84,6 +85,7 @@ def main() -> None:
         options.keep and options.keep.resolve(),
     )
     print(report(trials))
+    sys.exit(0 if all(trial.diagnosed for trial in trials) else 1)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 An *alarm* is a finding, or a symptom folded under one, of severity error or warning; info is never one.
 
-- A planted fault is *found* when its code is among the findings or their symptoms, whatever the severity; *recall* is the
-  share of its trials in which it was found, and those found as info only are counted apart.
-- An alarm of code c is *right* when c was planted, or when it stands as a symptom under a finding of the planted code: it
-  was said to be a consequence of the true cause. Every other one is wrong, also a true remark on a consequence that
+- A planted fault is *found* when its code is among the findings or their symptoms, whatever the severity; *recall* is
+  the share of its trials in which it was found, and those found as info only are counted apart.
+- An alarm of code c is *right* when c was planted, or when it stands as a symptom under a finding of the planted code:
+  it was said to be a consequence of the true cause. Every other one is wrong, also a true remark on a consequence that
   was not folded under its cause. *Precision* of c is the share of trials with an alarm of c in which that was right.
 - A trial is *placed first* when the first finding is the planted one.
 
@@ -48,7 +48,7 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One code: how often its planted fault was found, found as info only, and placed first; how often its alarms were right."""
+    """One code: how often its planted fault is found, as info only, and placed first; how often its alarms are right."""
 
     code: str
     recall: Share

@@ -10,7 +10,12 @@ from benchmarks.faults.trials import Trial
 
 
 def report(trials: Sequence[Trial]) -> str:
-    """Recall and precision by code, the sums, the confusion table, and each trial that went wrong."""
+    """Recall and precision by code, the sums, the confusion table, and each trial that went wrong.
+
+    Trials that gave no diagnosis count nowhere; they are named last.
+    """
+    failed = [trial for trial in trials if not trial.diagnosed]
+    trials = [trial for trial in trials if trial.diagnosed]
     lines = ["| code | recall | as info only | placed first | precision |", "|---|---|---|---|---|"]
     for row in rows(trials):
         shares = (text(row.recall), str(row.info_only), text(row.first), text(row.precision))
@@ -28,7 +33,11 @@ def report(trials: Sequence[Trial]) -> str:
     for code, counts in confusion(trials).items():
         lines.append(f"| {code} | {', '.join(f'{name} {count}' for name, count in counts.most_common())} |")
     wrong = [line for trial in trials for line in _complaints(trial)]
-    return "\n".join([*lines, "", *(wrong or ["Every trial is right."])])
+    lines += ["", *(wrong or ["Every trial is right."])]
+    if failed:
+        lines += ["", f"{len(failed)} trials gave no diagnosis and are not counted:"]
+        lines += [f"- {trial.code}/{trial.name}, seed {trial.seed}: {trial.trouble}" for trial in failed]
+    return "\n".join(lines)
 
 
 def text(share: Share) -> str:

@@ -37,8 +37,8 @@ class Settings:
 class Trial:
     """What happened with one script at one seed.
 
-    `findings` and `not_assessed` are those of `diagnose --json`; `exit_code` and `seconds` are the watched script's, and
-    `trouble` says what went wrong with it (empty if nothing did).
+    `findings` and `not_assessed` are those of `diagnose --json`, if `diagnosed`; `exit_code` and `seconds` are the
+    watched script's, and `trouble` says what went wrong (empty if nothing did).
     """
 
     code: str
@@ -48,6 +48,7 @@ class Trial:
     exit_code: int
     seconds: float
     trouble: str
+    diagnosed: bool
     findings: list[dict[str, Any]]
     not_assessed: list[dict[str, Any]]
 
@@ -68,14 +69,17 @@ def _source() -> str:
 
 
 def try_script(script: Script, seed: int, settings: Settings, keep: Path | None = None) -> Trial:
-    """Record the script and diagnose its run; with `keep`, the run stays there and is not recorded anew."""
+    """Record the script and diagnose its run.
+
+    With `keep`, the run and what the script printed stay there; a script that has not changed is not recorded again.
+    """
     with _folder_for(script, seed, keep) as folder:
         run, record = folder / "run", folder / "watch.json"
-        if record.exists():
-            watched = json.loads(record.read_text())
-        else:
+        watched = json.loads(record.read_text()) if record.exists() else {}
+        of = hashlib.sha256(f"{seed} {settings}".encode() + script.path.read_bytes()).hexdigest()
+        if watched.get("of") != of:
             shutil.rmtree(run, ignore_errors=True)
-            watched = _watch(script, seed, settings, run)
+            watched = {"of": of, **_watch(script, seed, settings, run)}
             record.write_text(json.dumps(watched))
         document, trouble = _diagnose(run)
     return Trial(
@@ -86,6 +90,7 @@ def try_script(script: Script, seed: int, settings: Settings, keep: Path | None 
         exit_code=watched["exit_code"],
         seconds=watched["seconds"],
         trouble="; ".join(filter(None, (watched["trouble"], trouble))),
+        diagnosed="findings" in document,
         findings=document.get("findings", []),
         not_assessed=document.get("not_assessed", []),
     )
@@ -107,22 +112,23 @@ def _watch(script: Script, seed: int, settings: Settings, run: Path) -> dict[str
     command += ["--probes", settings.probes] if settings.probes else []
     command += [str(script.path), "--seed", str(seed)]
     begin = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=run.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    try:
-        _, errors = process.communicate(timeout=LIMIT_SECONDS)
-        trouble = "" if process.returncode == 0 else (errors.strip().splitlines() or ["no message"])[-1]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        trouble = f"ended after {LIMIT_SECONDS:g} s"
+    with (run.parent / "output.txt").open("w") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=run.parent,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+        try:
+            _, errors = process.communicate(timeout=LIMIT_SECONDS)
+            trouble = "" if process.returncode == 0 else (errors.strip().splitlines() or ["no message"])[-1]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            trouble = f"ended after {LIMIT_SECONDS:g} s"
     return {
         "exit_code": process.returncode,
         "seconds": round(time.perf_counter() - begin, 2),

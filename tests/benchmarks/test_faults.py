@@ -25,7 +25,7 @@ def finding(code: str, severity: str = "error", symptoms: tuple[dict[str, Any], 
 
 
 def trial(code: str, *findings: dict[str, Any], name: str = "script") -> Trial:
-    return Trial(code, name, 0, f"{code}{name}", 0, 1.0, "", list(findings), [])
+    return Trial(code, name, 0, f"{code}{name}", 0, 1.0, "", True, list(findings), [])
 
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 7), (3, 7), (7, 7), (19, 20), (50, 1000)])
@@ -123,6 +123,16 @@ def test_kept_trials_are_read_again_also_after_a_cut_line(tmp_path: Path) -> Non
     write(file, two)
     assert read(file) == {one.key: one, two.key: two}
     assert read(tmp_path / "none") == {}
+
+
+def test_trials_without_a_diagnosis_are_named_and_not_counted(tmp_path: Path) -> None:
+    failed = dataclasses.replace(trial(HEALTHY), diagnosed=False, trouble="no such probe")
+    text = report([failed, trial("diverging", finding("diverging"))])
+    assert "Healthy trainings with an alarm: -." in text
+    assert "1 trials gave no diagnosis and are not counted:" in text
+    assert "healthy/script, seed 0: no such probe" in text
+    write(tmp_path / "trials.jsonl", failed)
+    assert read(tmp_path / "trials.jsonl") == {}
 
 
 def test_every_code_has_scripts_to_set_and_to_measure() -> None:

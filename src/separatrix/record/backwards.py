@@ -54,6 +54,9 @@ class Backwards(Listener):
             if BARE in self.training.tracks:
                 self.training.prepare()
                 self.observer.snapshots.leave_out()
+        subject = self.observer.subject
+        if subject is not None and subject.look_behind(loss):
+            subject.describe(self.writer, self.training.config)
 
     def _track_bare(self, parameters: Sequence[torch.Tensor]) -> None:
         self.training.tracks[BARE] = Track(None, parameters)
