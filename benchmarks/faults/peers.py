@@ -1,7 +1,7 @@
-"""`python -m benchmarks.faults.peers RUNS`: what a linter of training logs says about the same recordings.
+"""`python -m benchmarks.faults.peers RUNS`: what a linter of training logs says of the same recordings.
 
-losslint reads a log of losses, so it needs no change to a script: each loss of a kept recording (`--keep`) is written as
-JSON lines, as the script itself might have logged it, with the validation loss and the gradient norm where they were
+losslint reads a log of losses, so it needs no change to a script: each loss of a kept recording (`--keep`) is written
+as JSON lines, as the script itself might have logged it, with the validation loss and the gradient norm where they were
 recorded, and checked with losslint's own defaults. Its checks are counted under the codes they answer to, and only
 scripts of those codes and the healthy ones are looked at; what Separatrix says about the same runs is shown below.
 

@@ -48,7 +48,7 @@ class Share:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One code: how often its planted fault is found, as info only, and placed first; how often its alarms are right."""
+    """One code: how often its planted fault is found, found as info only, placed first; how often its alarms hold."""
 
     code: str
     recall: Share

@@ -36,7 +36,7 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     torch.manual_seed(parser.parse_args().seed)
     model = IRNN()
-    opt = torch.optim.SGD(model.parameters(), lr=0.01)
+    opt = torch.optim.SGD(model.parameters(), lr=0.0005)
     for step in range(250):
         x, t = adding(32, 80)
         loss = (model(x) - t).square().mean()

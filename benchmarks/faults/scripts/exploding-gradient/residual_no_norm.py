@@ -17,16 +17,16 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
+    """Residual blocks without normalisation."""
+
     def __init__(self, width=48, depth=14):
         super().__init__()
-        self.stem, self.blocks, self.head = (
-            nn.Linear(8, width),
-            nn.Sequential(*[Block(width) for _ in range(depth)]),
-            nn.Linear(width, 1),
-        )
+        self.stem = nn.Linear(8, width)
+        self.blocks = nn.Sequential(*[Block(width) for _ in range(depth)])
+        self.head = nn.Linear(width, 1)
 
     def forward(self, x):
-        return self.head(torch.tanh(self.blocks(self.stem(x))))
+        return self.head(self.blocks(self.stem(x)))
 
 
 parser = argparse.ArgumentParser()
@@ -37,7 +37,7 @@ X, y = make_friedman1(2500, n_features=8, noise=0.2, random_state=args.seed)
 X = torch.tensor((X - 0.5) * 3.46, dtype=torch.float32)
 y = torch.tensor((y - y.mean()) / y.std(), dtype=torch.float32).unsqueeze(1)
 model = Stack()
-opt = torch.optim.SGD(model.parameters(), lr=1e-2)
+opt = torch.optim.Adam(model.parameters(), lr=1e-3)
 for epoch in range(5):
     for idx in torch.randperm(2000).split(50):
         loss = nn.functional.mse_loss(model(X[idx]), y[idx])

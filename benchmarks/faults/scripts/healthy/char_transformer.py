@@ -53,7 +53,10 @@ def main():
     text = inspect.getsource(argparse) + inspect.getsource(t_module) + inspect.getsource(textwrap)
     vocab = sorted(set(text))
     ids = torch.tensor([vocab.index(c) for c in text])
-    split = int(0.9 * len(ids))
+    blocks = ids[: len(ids) // 500 * 500].view(-1, 500)
+    blocks = blocks[torch.randperm(len(blocks))]  # held-out blocks come from all files
+    ids = blocks.flatten()
+    split = len(blocks) * 9 // 10 * 500
     model = GPT(len(vocab))
     opt = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
     steps, context = 240, 48
