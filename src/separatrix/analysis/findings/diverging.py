@@ -164,7 +164,7 @@ def _passes(level: Floats, high: float, learnt: float) -> bool:
         for begin, end, next_one in zip(begins[:-1], ends[:-1], following, strict=False)
         if level[end:next_one].min() <= learnt
     ]
-    return sum(length > ends[-1] - begins[-1] for length in earlier) >= _PASSED
+    return bool(sum(length > ends[-1] - begins[-1] for length in earlier) >= _PASSED)
 
 
 def _has_died(run: Run, first_step: int) -> bool:
