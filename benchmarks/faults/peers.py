@@ -3,7 +3,8 @@
 losslint reads a log of losses, so it needs no change to a script: each loss of a kept recording (`--keep`) is written
 as JSON lines, as the script itself might have logged it, with the validation loss and the gradient norm where they were
 recorded, and checked with losslint's own defaults. Its checks are counted under the codes they answer to, and only
-scripts of those codes and the healthy ones are looked at; what Separatrix says about the same runs is shown below.
+scripts of those codes and the healthy ones are looked at; what Separatrix says about the same runs, reduced to the same
+codes, is shown below. losslint names no causes: what it says besides the planted fault counts as wrong.
 
 Two other tools of the kind cannot be driven on an unmodified script: trainscope 1.8.1 needs `scope.step(loss, ...)` and
 traintools 0.6.2 `inspect(model, ...)` between the script's own backward and step.
@@ -70,9 +71,19 @@ def lint(run: separatrix.Run, program: str) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda f: ("error", "warning", "info").index(f["severity"]))
 
 
+def reduced(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The findings and symptoms that losslint has a check for; a symptom whose cause goes stands by itself."""
+    kept: list[dict[str, Any]] = []
+    for finding in findings:
+        symptoms = [symptom for symptom in finding.get("symptoms", []) if symptom["code"] in CODES.values()]
+        kept += [{**finding, "symptoms": symptoms}] if finding["code"] in CODES.values() else symptoms
+    return kept
+
+
 def both(script: Script, seed: int, keep: Path, program: str) -> tuple[Trial, Trial]:
-    """The kept trial of a script, and the same with losslint's findings in place of ours."""
+    """The kept trial of a script, reduced to losslint's codes, and the same with losslint's findings."""
     ours = try_script(script, seed, Settings(), keep)
+    ours = dataclasses.replace(ours, findings=reduced(ours.findings))
     run = separatrix.open(keep / script.code / script.name / str(seed) / "run")
     return ours, dataclasses.replace(ours, findings=lint(run, program), not_assessed=[], seconds=math.nan)
 

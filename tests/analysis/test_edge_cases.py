@@ -196,16 +196,18 @@ class TestFrozenParameters:
         assert not self.frozen(tmp_path / "a", gradients([0, 0.1, 0.1, 0.1])).findings
         assert self.frozen(tmp_path / "b", gradients([0, 0, 0, 0])).findings
 
-    def test_a_bias_that_a_loss_of_differences_cancels_is_no_fault(self, tmp_path: Path) -> None:
-        def zeros(*names: str) -> dict[str, Any]:
-            gradients = {name: [0.0 if name in names else 0.1] * 4 for name in ("a.weight", "a.bias", "b.weight")}
-            return {"gradient_rms": ("parameter", gradients)}
+    @pytest.mark.parametrize("weight", ["a.weight", "a.parametrizations.weight.original"])
+    def test_a_bias_that_a_loss_of_differences_cancels_is_no_fault(self, weight: str, tmp_path: Path) -> None:
+        meta = {"parameters": [parameter(weight), parameter("a.bias", [8]), parameter("b.weight")]}
 
-        meta = {"parameters": [parameter("a.weight"), parameter("a.bias", [8]), parameter("b.weight")]}
-        cancelled = judged("frozen-parameters", tmp_path / "a", {}, zeros("a.bias"), meta)
-        assert not cancelled.findings
-        whole = judged("frozen-parameters", tmp_path / "b", {}, zeros("a.weight", "a.bias"), meta)
-        assert set(only(whole).evidence["ways"]) == {"a.weight", "a.bias"}
+        def ways(*zero: str) -> list[str]:
+            gradients = {name: [0.0 if name in zero else 0.1] * 4 for name in (weight, "a.bias", "b.weight")}
+            vectors = {"gradient_rms": ("parameter", gradients)}
+            found = judged("frozen-parameters", tmp_path / str(len(zero)), {}, vectors, meta).findings
+            return [name for finding in found for name in finding.evidence["ways"]]
+
+        assert ways("a.bias") == []
+        assert ways(weight, "a.bias") == [weight, "a.bias"]
 
     def test_outside_the_optimizer_counts_unless_measured_to_get_no_gradient(self, tmp_path: Path) -> None:
         other = {"gradient_absent": ("parameter", {"b.weight": [0.0] * 3})}

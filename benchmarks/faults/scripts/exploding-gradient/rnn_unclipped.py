@@ -25,7 +25,7 @@ class CharRNN(nn.Module):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--lr", type=float, default=0.05)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     ids = torch.tensor(list(inspect.getsource(typing).encode("ascii", "replace")))

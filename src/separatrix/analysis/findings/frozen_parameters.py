@@ -114,7 +114,9 @@ def _others_pass_gradients(
     gradients: Table, parameter: Mapping[str, Any], trainable: Sequence[Mapping[str, Any]]
 ) -> bool:
     """Whether some parameter gets gradients, and, for a bias, none of its own module's weights does."""
-    own = [p for p in trainable if module_of(p) == module_of(parameter) and len(p["shape"]) >= 2]
+    # A parametrization (weight or spectral norm) keeps the weight in a module inside the bias's own.
+    inside = f"{module_of(parameter)}." if module_of(parameter) else ""
+    own = [p for p in trainable if str(p["name"]).startswith(inside) and len(p["shape"]) >= 2]
     cancelled = len(parameter["shape"]) <= 1 and any((_measured(gradients, [str(p["name"])]) > 0).any() for p in own)
     return not cancelled and bool((np.nan_to_num(gradients.values) > 0).any())
 
