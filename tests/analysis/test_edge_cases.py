@@ -72,6 +72,20 @@ class TestDiverging:
         )
         assert judged("diverging", tmp_path / "c", {"loss": noisy(0, never_low, 0.02)}).findings
 
+    def test_another_loss_after_another_optimizer_is_another_phase(self, tmp_path: Path) -> None:
+        first, second = noisy(0, 0.05 + 0.2 * np.exp(-np.arange(100) / 20), 0.02), noisy(1, FALLING, 0.02)
+        loss = np.concatenate([first, 2.0 + second])
+        clock = [{"kind": "clock", "step": 99}]
+        for code in ("diverging", "loss-spike"):
+            assert judged(code, tmp_path / code / "one", {"loss": loss}).findings
+            assert not judged(code, tmp_path / code / "two", {"loss": loss}, events=clock).findings
+
+    def test_a_loss_that_goes_on_under_a_new_optimizer_is_one_phase(self, tmp_path: Path) -> None:
+        # The new optimizer's first loss is that of the old weights; it is its step that ruins them.
+        loss = noisy(0, np.concatenate([FALLING, [FALLING[-1]], np.full(100, 9.0)]), 0.02)
+        clock = [{"kind": "clock", "step": 299}]
+        assert only(judged("diverging", tmp_path, {"loss": loss}, events=clock)).step in range(300, 303)
+
     def test_growth_in_front_of_a_nan_counts(self, tmp_path: Path) -> None:
         assert judged("diverging", tmp_path, {"loss": [2.3, 300.0, 1e9, INF, NAN, NAN, NAN]}).codes == ("diverging",)
 

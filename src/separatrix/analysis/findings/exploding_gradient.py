@@ -104,7 +104,7 @@ def _over_time(run: Run, norms: Sequence[Track]) -> Finding | None:
 def _from_start(run: Run) -> Finding | None:
     losses, opposed = loss_tracks(run)
     gradients, weights = table(run, "gradient_rms"), table(run, "weight_rms")
-    if len(losses) != 1 or opposed or not len(gradients.steps) or losses[0].values.min() < 0:
+    if not losses or opposed or not len(gradients.steps) or losses[0].values.min() < 0:
         return None
     step = int(gradients.steps[0])
     height = max(losses[0].at(step) or 0.0, float(start(losses[0].values).mean()))
