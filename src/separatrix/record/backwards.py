@@ -54,9 +54,7 @@ class Backwards(Listener):
             if BARE in self.training.tracks:
                 self.training.prepare()
                 self.observer.snapshots.leave_out()
-        subject = self.observer.subject
-        if subject is not None and subject.look_behind(loss):
-            subject.describe(self.writer, self.training.config)
+        self.training.look_behind(loss)
 
     def _track_bare(self, parameters: Sequence[torch.Tensor]) -> None:
         self.training.tracks[BARE] = Track(None, parameters)
