@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test lint format types imports benchmarks studies-quick studies soak clean
+.PHONY: help venv demo test lint format types imports benchmarks faults studies-quick studies soak clean
 
 help: ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ $(PEERS)/.installed: pyproject.toml constraints.txt benchmarks/constraints.txt b
 
 benchmarks: $(PEERS)/.installed ## measure overhead and storage against interleaved baselines; needs a quiet machine
 	for file in benchmarks/[a-z]*.py; do $(PEERS)/bin/python -m "benchmarks.$$(basename "$$file" .py)" || exit; done
+
+faults: venv ## record and diagnose scripts with planted faults and healthy ones; prints recall and precision
+	$(BIN)/python -m benchmarks.faults --workers $(WORKERS)
 
 studies-quick: venv ## see whether the studies' claims hold, in under a minute each; what was computed is kept
 	OMP_NUM_THREADS=1 $(BIN)/python -m separatrix.studies._suite --quick --workers $(WORKERS)

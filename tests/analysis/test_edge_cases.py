@@ -61,6 +61,31 @@ class TestDiverging:
         assert (finding.evidence["how"], finding.severity) == (how, "error")
         assert finding.step is not None and step[0] <= finding.step <= step[1]
 
+    def test_a_run_cut_off_within_one_of_several_spikes_does_not_diverge(self, tmp_path: Path) -> None:
+        calm, high = np.full(60, 0.3), np.full(30, 5.0)
+        spiky = [np.full(10, 1.0), calm, high, calm, high, calm]
+        cut_off, goes_on = (noisy(0, np.concatenate([*spiky, np.full(n, 5.0)]), 0.02) for n in (25, 60))
+        assert not judged("diverging", tmp_path / "a", {"loss": cut_off}).findings
+        assert judged("diverging", tmp_path / "b", {"loss": goes_on}).findings
+        never_low = np.concatenate(
+            [np.full(10, 1.0), *[np.full(60, 0.8), high] * 2, np.full(60, 0.8), np.full(25, 5.0)]
+        )
+        assert judged("diverging", tmp_path / "c", {"loss": noisy(0, never_low, 0.02)}).findings
+
+    def test_another_loss_after_another_optimizer_is_another_phase(self, tmp_path: Path) -> None:
+        first, second = noisy(0, 0.05 + 0.2 * np.exp(-np.arange(100) / 20), 0.02), noisy(1, FALLING, 0.02)
+        loss = np.concatenate([first, 2.0 + second])
+        clock = [{"kind": "clock", "step": 99}]
+        for code in ("diverging", "loss-spike"):
+            assert judged(code, tmp_path / code / "one", {"loss": loss}).findings
+            assert not judged(code, tmp_path / code / "two", {"loss": loss}, events=clock).findings
+
+    def test_a_loss_that_goes_on_under_a_new_optimizer_is_one_phase(self, tmp_path: Path) -> None:
+        # The new optimizer's first loss is that of the old weights; it is its step that ruins them.
+        loss = noisy(0, np.concatenate([FALLING, [FALLING[-1]], np.full(100, 9.0)]), 0.02)
+        clock = [{"kind": "clock", "step": 299}]
+        assert only(judged("diverging", tmp_path, {"loss": loss}, events=clock)).step in range(300, 303)
+
     def test_growth_in_front_of_a_nan_counts(self, tmp_path: Path) -> None:
         assert judged("diverging", tmp_path, {"loss": [2.3, 300.0, 1e9, INF, NAN, NAN, NAN]}).codes == ("diverging",)
 
@@ -185,6 +210,19 @@ class TestFrozenParameters:
         assert not self.frozen(tmp_path / "a", gradients([0, 0.1, 0.1, 0.1])).findings
         assert self.frozen(tmp_path / "b", gradients([0, 0, 0, 0])).findings
 
+    @pytest.mark.parametrize("weight", ["a.weight", "a.parametrizations.weight.original"])
+    def test_a_bias_that_a_loss_of_differences_cancels_is_no_fault(self, weight: str, tmp_path: Path) -> None:
+        meta = {"parameters": [parameter(weight), parameter("a.bias", [8]), parameter("b.weight")]}
+
+        def ways(*zero: str) -> list[str]:
+            gradients = {name: [0.0 if name in zero else 0.1] * 4 for name in (weight, "a.bias", "b.weight")}
+            vectors = {"gradient_rms": ("parameter", gradients)}
+            found = judged("frozen-parameters", tmp_path / str(len(zero)), {}, vectors, meta).findings
+            return [name for finding in found for name in finding.evidence["ways"]]
+
+        assert ways("a.bias") == []
+        assert ways(weight, "a.bias") == [weight, "a.bias"]
+
     def test_outside_the_optimizer_counts_unless_measured_to_get_no_gradient(self, tmp_path: Path) -> None:
         other = {"gradient_absent": ("parameter", {"b.weight": [0.0] * 3})}
         none = {"gradient_absent": ("parameter", {"a.weight": [1.0] * 3, "b.weight": [0.0] * 3})}
@@ -249,6 +287,38 @@ class TestGradientProfiles:
         assert (
             only(judged(name, tmp_path / "b", {"gradient_norm": norms, "loss": noisy(0, rises, 0.01)})).step is not None
         )
+
+    def test_a_wild_batch_explains_its_own_gradient(self, tmp_path: Path) -> None:
+        norms, loss = np.full(100, 1.0), np.full(100, 0.1)
+        norms[60:64], loss[60:64] = 500.0, [90.0, 100.0, 110.0, 120.0]
+        assert not judged("exploding-gradient", tmp_path / "a", {"gradient_norm": norms, "loss": loss}).findings
+        loss[60] = 0.1
+        exploded = only(judged("exploding-gradient", tmp_path / "b", {"gradient_norm": norms, "loss": loss}))
+        assert (exploded.step, exploded.evidence["how"]) == (60, "over time")
+
+    @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+    def test_sensitivity_at_the_start_has_no_units(self, scale: float, tmp_path: Path) -> None:
+        # |g| |w| / loss = (8 * gradient_rms) * (8 * weight_rms) / loss for 64 entries
+        def judge(name: str, sensitivity: float, loss: list[float]) -> Diagnosis:
+            vectors = {
+                "gradient_rms": ("parameter", {"rnn.weight": [sensitivity * scale**2 / 64 / (0.1 * scale)] * 4}),
+                "weight_rms": ("parameter", {"rnn.weight": [0.1 * scale] * 4}),
+            }
+            return judged(
+                "exploding-gradient",
+                tmp_path / name,
+                {"loss": [value * scale**2 for value in loss]},
+                vectors,
+                {"parameters": [parameter("rnn.weight")]},
+            )
+
+        falling = [1.0, 0.9, 0.8, 0.7]
+        assert judge("small", 290.0, falling).findings == ()
+        large = only(judge("large", 310.0, falling))
+        assert large.evidence["sensitivity"] == pytest.approx(310.0, rel=1e-5)
+        assert (large.severity, large.step) == ("warning", 0)
+        assert only(judge("harmful", 310.0, [1.0, 5.0, 9.0, 50.0])).severity == "error"
+        assert judge("signed", 310.0, [1.0, -0.5, -0.6, -0.7]).findings == ()
 
     def test_norms_that_spread_over_decades_do_not_explode(self, tmp_path: Path) -> None:
         random = np.random.default_rng(3)

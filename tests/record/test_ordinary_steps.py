@@ -14,6 +14,7 @@ from tests.record.kinds.kind import Kind
 
 from separatrix.record.journal import Journal
 from separatrix.record.sampler import Plan, Sampler
+from separatrix.record.snapshots import Snapshots
 from separatrix.record.tracks import Track
 from separatrix.runs import open_run
 
@@ -40,6 +41,12 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+def without_snapshots(patch: pytest.MonkeyPatch) -> None:
+    """A step that is caught for a snapshot is no ordinary one."""
+    patch.setattr(Snapshots, "plan", lambda self, step: False)
+    patch.setattr(Snapshots, "asleep_until", lambda self, step: NEVER)
+
+
 @pytest.mark.parametrize("kind", KINDS.values(), ids=lambda kind: kind.name)
 def test_the_short_way_records_what_the_long_one_does(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -53,6 +60,7 @@ def test_the_short_way_records_what_the_long_one_does(
         return planned
 
     monkeypatch.setattr(Sampler, "plan", first_step_only)
+    without_snapshots(monkeypatch)
     quiet, _ = recorded(kind, tmp_path / "quiet")
     with open_run(sampled) as long, open_run(quiet) as short:
         for name in EVERY_STEP:
@@ -78,6 +86,7 @@ def test_an_ordinary_training_does_take_the_short_way(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(Journal, "ordinary_step", counted)
     monkeypatch.setattr(Sampler, "plan", never)
+    without_snapshots(monkeypatch)
     path, _ = recorded(next(iter(KINDS.values())), tmp_path)
     with open_run(path) as run:
         all_steps = run.series("loss").steps.tolist()

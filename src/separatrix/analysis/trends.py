@@ -17,6 +17,7 @@ Integers = NDArray[np.int64]
 
 _START_POINTS = 10
 _END_POINTS = 50
+_RECENT = 20
 _BLOWN = 4.0
 _GAUSSIAN_MAD = 1.4826
 
@@ -71,14 +72,34 @@ def loss_tracks(run: Run) -> tuple[tuple[Track, ...], bool]:
     """The finite part of each loss, and whether they oppose one another.
 
     Optimizers that share one loss record it once each: it counts once. Losses that differ belong to a game (as in a
-    GAN), in which one rises because another falls, so that a rise alone says little.
+    GAN), in which one rises because another falls, so that a rise alone says little. A script that trains for one thing
+    and then for another (pretraining, a new head) has one loss for each phase.
     """
     found: list[Track] = []
     for track in (track.finite() for track in tracks(run, "loss")):
         known = any(len(track) == len(other) and np.allclose(track.values, other.values) for other in found)
         if len(track) and not known:
             found.append(track)
-    return tuple(found), len(found) > 1
+    begun = [event.step for event in run.events if event.kind == "clock" and event.step is not None]
+    return tuple(phase for track in found for phase in _phases(track, begun)), len(found) > 1
+
+
+def _phases(track: Track, begun: Sequence[int]) -> list[Track]:
+    """The track cut where another optimizer took over (after the steps `begun`) and another loss begins.
+
+    No step lies between the last loss of the one and the first of the other, so the weights are the same: a first loss
+    beyond the range of the last twenty, widened by itself to both sides, measures something else.
+    """
+    cuts = [0]
+    for step in sorted(begun):
+        at = int(np.searchsorted(track.steps, step, side="right"))
+        recent = track.values[max(cuts[-1], at - _RECENT) : at]
+        if at < len(track) and len(recent) > 1:
+            low, high = float(recent.min()), float(recent.max())
+            if not low - (high - low) <= track.values[at] <= high + (high - low):
+                cuts.append(at)
+    ends = [*cuts[1:], len(track)]
+    return [Track(track.label, track.steps[a:b], track.values[a:b]) for a, b in zip(cuts, ends, strict=True)]
 
 
 def start(values: Floats) -> Floats:

@@ -54,6 +54,7 @@ class Backwards(Listener):
             if BARE in self.training.tracks:
                 self.training.prepare()
                 self.observer.snapshots.leave_out()
+        self.training.look_behind(loss)
 
     def _track_bare(self, parameters: Sequence[torch.Tensor]) -> None:
         self.training.tracks[BARE] = Track(None, parameters)

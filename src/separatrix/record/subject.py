@@ -40,6 +40,7 @@ class Subject:
     """The models and parameters of the tracked optimizers, with a label and a position for each.
 
     `left_out` are the models' parameters that no optimizer holds, `reached` the ids of those that got a gradient.
+    `strangers` are the facts of parameters in other modules that get gradients too; None before the first loss.
     """
 
     models: list[Model]
@@ -53,6 +54,7 @@ class Subject:
     flags: tuple[bool, ...]
     left_out: tuple[torch.Tensor, ...]
     reached: set[int] = dataclasses.field(default_factory=set)
+    strangers: list[dict[str, Any]] | None = None
 
     @classmethod
     def find(cls, tracks: list[Track], given: Sequence[torch.nn.Module], writer: RunWriter) -> Subject:
@@ -118,6 +120,23 @@ class Subject:
         self.flags, self.reached = flags, reached
         return changed
 
+    def look_behind(self, loss: torch.Tensor) -> bool:
+        """Look, once, for parameters of other modules that get gradients of `loss`; whether there are any.
+
+        No optimizer holds them: a decoder that was forgotten, layers kept in a plain list.
+        """
+        if self.strangers is not None:
+            return False
+        leaves = [p for p in graph_leaves(loss) if isinstance(p, torch.nn.Parameter) and id(p) not in self.positions]
+        behind = {id(p) for p in leaves}
+        taken, self.strangers = [model.name for model in self.models], []
+        for model in find_models(leaves) if leaves else []:
+            name = unique(model.name, taken)
+            taken.append(name)
+            reached = [(label, p) for label, p in model.module.named_parameters() if id(p) in behind]
+            self.strangers += [_facts(f"{name}.{label}", p) | {"unused_gradient": True} for label, p in reached]
+        return bool(self.strangers)
+
     def describe(self, writer: RunWriter, config: Mapping[str, Any]) -> None:
         """Write parameters, modules and configuration as facts of the run."""
         owners = {id(p): track for track in self.tracks for p in track.parameters}
@@ -126,19 +145,14 @@ class Subject:
         for name, p in self.named:
             track = owners.get(id(p))
             rows.append(
-                {
-                    "name": name,
-                    "shape": list(p.shape),
-                    "dtype": str(p.dtype).removeprefix("torch."),
-                    "numel": p.numel(),
-                    "requires_grad": p.requires_grad,
+                _facts(name, p)
+                | {
                     "optimizer": None if track is None else track.title,
                     "unused_gradient": id(p) in self.reached if track is None else None,
                     "tied": tied.get(id(p), []),
-                    "module": name.rpartition(".")[0],
                 }
             )
-        writer.meta("parameters", rows)
+        writer.meta("parameters", [*rows, *(self.strangers or ())])
         kinds = [{"name": label, "kind": type(module).__name__} for module, (label, _) in self.leaves.items()]
         writer.meta("modules", kinds)
         optimizers = [
@@ -156,6 +170,20 @@ class Subject:
             for m in self.models
         ]
         writer.meta("config", {**config, "optimizers": optimizers, "models": models})
+
+
+def _facts(name: str, p: torch.Tensor) -> dict[str, Any]:
+    return {
+        "name": name,
+        "shape": list(p.shape),
+        "dtype": str(p.dtype).removeprefix("torch."),
+        "numel": p.numel(),
+        "requires_grad": p.requires_grad,
+        "optimizer": None,
+        "unused_gradient": None,
+        "tied": [],
+        "module": name.rpartition(".")[0],
+    }
 
 
 def _group_of(optimizer: torch.optim.Optimizer) -> dict[int, int]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,9 +120,22 @@ class Training:
 
     def discover(self) -> None:
         """Find the models behind the parameters of all optimizers."""
-        with Stopwatch() as watch:
-            self._find_subject()
         self._discoveries += 1
+        with self._starting_up():
+            self._find_subject()
+
+    def look_behind(self, loss: torch.Tensor) -> None:
+        """At the first loss after a discovery, find the modules besides the models that get gradients of it."""
+        subject = self.observer.subject
+        if subject is not None and subject.strangers is None:
+            with self._starting_up():
+                if subject.look_behind(loss):
+                    subject.describe(self.writer, self.config)
+
+    @contextlib.contextmanager
+    def _starting_up(self) -> Iterator[None]:
+        with Stopwatch() as watch:
+            yield
         if self._discoveries <= _FREE_DISCOVERIES:
             # Part of start-up, like imports; a script that builds optimizers by the hundred pays for the rest.
             self.budget.charge(-watch.seconds)

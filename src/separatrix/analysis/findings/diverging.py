@@ -12,6 +12,9 @@ Three ways to see it, all relative to the run's own first losses (mean of at mos
   constant, which can be better than the start.
 - *relapse*: the loss had fallen to half its start or less and ends at or above its start.
 
+A run that is cut off within one of several spikes does not diverge: nothing is said when the loss was above its start
+twice before, each time for longer than at the end, and came back to half its start or less in between.
+
 Losses that take negative values have no natural zero: for them the rise must be ten times the larger of their initial
 size and spread. Losses that oppose one another (several optimizers, as in a GAN) rise whenever the opponent improves:
 for them only a thousandfold rise counts. Only finite losses are looked at. A rise
@@ -49,6 +52,7 @@ _VISIBLE = 0.25
 _LEARNT = 0.5
 _ALIVE = 0.5
 _DEAD = 0.9
+_PASSED = 2
 _FEWEST = 2
 _FEWEST_BLOW_UP = 10
 _FEWEST_RELAPSE = 30
@@ -123,6 +127,8 @@ def _case(run: Run, track: Track, opposed: bool) -> _Case | None:
             how, track, _onset(track.steps, level, threshold, until), float(first[0]), float(values.max()), end
         )
 
+    if values.min() >= 0 and _passes(level, first_rise, _LEARNT * began):
+        return None
     if end > first.max() and _has_risen(values, first, last, opposed):
         return case("rise", first_rise, count)
     if opposed or values.min() < 0 or count < _FEWEST_BLOW_UP:
@@ -144,6 +150,21 @@ def _has_risen(values: Floats, first: Floats, last: Floats, opposed: bool) -> bo
     if values.min() < 0:
         return rise >= _RISE_SIGNED * max(float(np.abs(first).mean()), float(first.std()))
     return float(last.mean()) >= (_RISE_OF_FEW if len(last) < 3 else _RISE) * float(first.mean())
+
+
+def _passes(level: Floats, high: float, learnt: float) -> bool:
+    """Whether the level was high twice before, for longer than at the end, and came back to what was learnt."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], level > high, [False]]).astype(np.int8)))
+    begins, ends = edges[::2], edges[1::2]
+    if not len(ends) or ends[-1] < len(level):
+        return False
+    following = [*begins[1:], len(level)]
+    earlier = [
+        end - begin
+        for begin, end, next_one in zip(begins[:-1], ends[:-1], following, strict=False)
+        if level[end:next_one].min() <= learnt
+    ]
+    return bool(sum(length > ends[-1] - begins[-1] for length in earlier) >= _PASSED)
 
 
 def _has_died(run: Run, first_step: int) -> bool:

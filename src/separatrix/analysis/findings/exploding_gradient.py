@@ -1,12 +1,22 @@
-"""Gradients grow by orders of magnitude, through the layers or over time.
+"""Gradients grow by orders of magnitude: through the layers, from the start, or over time.
 
 *Through the layers*: the profile over depth (see vanishing-gradient) of weights' relative gradients or biases'
 gradients rises towards the input by at least a thousandfold, with depth and level falling together (Spearman at most
 -0.8; -0.5 for three layers, where only a few values are possible). Well-propagating networks stay within a factor of
 about 30.
 
-*Over time*: a gradient norm exceeds a hundred times the median of all norms before it (at least five), and by six
-robust standard deviations of their logarithm, so that batches of one example, whose norms spread over decades by
+*From the start*, where depth is not in layers but in time or in branches (recurrent and residual networks): the
+sensitivity |gradient| |weight| / loss, taken over parameters as a root of squares. It is the relative change of the
+loss by a small relative change of the weights, has no units, and does not depend on the scale of loss or weights. A
+network whose output is homogeneous of degree D in its weights and passes signals at their size has a sensitivity of the
+order of D; networks that train well start between 0.1 and 20. Optimizers change weights by 1e-3 to 1e-2 of their size a
+step, so from 100 to 1000 on no step is small: the threshold is the geometric mean, 300. Losses without a natural zero
+(negative values, games) are left out, and only the first measurement counts: near a perfect fit the loss vanishes
+before its gradient does.
+
+*Over time*: a gradient norm exceeds a hundred times the median of all norms before it (at least five), by more than the
+loss of that step exceeds its own median (a wild batch has a high loss and a high gradient, and is another matter), and
+by six robust standard deviations of their logarithm, so that batches of one example, whose norms spread over decades by
 nature, do not count. And it does harm: within the next five steps the loss exceeds all of the previous twenty and is
 at least double their median. Without the last condition every escape from a plateau would count: there the norm grows
 while the loss falls. Clipping hides the harm, then nothing is said.
@@ -19,13 +29,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from separatrix.analysis.profiles import DepthProfile, gradient_profiles, table
-from separatrix.analysis.trends import Track, learning_rate, number, tracks
+from separatrix.analysis.trends import Track, learning_rate, loss_tracks, number, start, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _RATIO = 1e3
 _TREND = -0.8
 _TREND_OF_THREE = -0.5
 _FEWEST_LAYERS = 3
+_SENSITIVITY = 300.0
 _GROWTH = 100.0
 _DEVIATIONS = 6.0
 _GAUSSIAN_MAD = 1.4826
@@ -36,13 +47,14 @@ _HARM = 2.0
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
-    """One finding: over time where that is seen, else through the layers."""
+    """One finding: of what is seen, the earliest."""
     norms = gradient_norms(run)
     profiles = gradient_profiles(run, _FEWEST_LAYERS)
-    if not profiles and max(map(len, norms), default=0) <= _HISTORY:
+    candidates = (_from_start(run), _over_time(run, norms), _through_layers(run, profiles))
+    found = sorted((f for f in candidates if f is not None), key=lambda finding: finding.step or 0)[:1]
+    if not found and not profiles and max(map(len, norms), default=0) <= _HISTORY:
         return NotAssessed(rule.code, ("gradient_norm or gradient_rms",))
-    candidates = (_over_time(run, norms), _through_layers(run, profiles))
-    return sorted((f for f in candidates if f is not None), key=lambda finding: finding.step or 0)[:1]
+    return found
 
 
 def gradient_norms(run: Run) -> tuple[Track, ...]:
@@ -64,7 +76,8 @@ def _over_time(run: Run, norms: Sequence[Track]) -> Finding | None:
         for index in _candidates(logs):
             step = int(track.steps[index])
             usual = float(np.median(track.values[:index]))
-            if not any(_harmed(loss, step) for loss in losses):
+            growth = float(track.values[index]) / max(usual, np.finfo(np.float64).tiny)
+            if not any(_harmed(loss, step) and growth >= _GROWTH * _loss_growth(loss, step) for loss in losses):
                 continue
             return Finding(
                 code=rule.code,
@@ -86,6 +99,50 @@ def _over_time(run: Run, norms: Sequence[Track]) -> Finding | None:
                 source=rule.source,
             )
     return None
+
+
+def _from_start(run: Run) -> Finding | None:
+    losses, opposed = loss_tracks(run)
+    gradients, weights = table(run, "gradient_rms"), table(run, "weight_rms")
+    if not losses or opposed or not len(gradients.steps) or losses[0].values.min() < 0:
+        return None
+    step = int(gradients.steps[0])
+    height = max(losses[0].at(step) or 0.0, float(start(losses[0].values).mean()))
+    if height <= 0.0 or step > losses[0].steps[0]:
+        return None
+    sizes = {str(p["name"]): float(p.get("numel", 1)) for p in run.parameters}
+    products: dict[str, float] = {}
+    for label, level in zip(gradients.labels, gradients.values[0], strict=True):
+        _, size = weights.column(label)
+        if size.size and np.isfinite(level) and label in sizes:
+            products[label] = float(level) * float(size[0]) * sizes[label]
+    sensitivity = float(np.sqrt(sum(product**2 for product in products.values()))) / height
+    if sensitivity < _SENSITIVITY:
+        return None
+    main = max(products, key=lambda label: products[label])
+    ended = tracks(run, "loss")[0].values[-1]
+    return Finding(
+        code=rule.code,
+        severity="error" if not np.isfinite(ended) or ended > height else "warning",
+        confidence=0.8,
+        step=step,
+        summary=(
+            f"Gradients are too large from the start: to first order, weights changed by 1 % change the loss of"
+            f" {number(height)} by {number(sensitivity)} %, most of it through {main}."
+        ),
+        remedy=(
+            "Shrink the initial weights (recurrent and residual branches first) or add normalisation layers, and clip"
+            f" the gradient norm (torch.nn.utils.clip_grad_norm_); in {main} signals grow most."
+        ),
+        evidence={
+            "series": ["gradient_rms", "weight_rms", "loss"],
+            "labels": [main],
+            "sensitivity": sensitivity,
+            "loss": height,
+            "how": "from the start",
+        },
+        source=rule.source,
+    )
 
 
 def _candidates(logs: np.ndarray) -> list[int]:
@@ -110,6 +167,14 @@ def _harmed(loss: Track, step: int) -> bool:
         return False
     middle = float(np.median(before))
     return bool(after.max() > before.max() and after.max() - middle >= (_HARM - 1) * abs(middle))
+
+
+def _loss_growth(loss: Track, step: int) -> float:
+    """The loss at a step over the median of the twenty before it; at least 1, and 1 where there is no natural zero."""
+    before, now = loss.before(step).values[-_LOSSES_BEFORE:], loss.at(step)
+    if not before.size or now is None or loss.values.min() < 0:
+        return 1.0
+    return max(1.0, now / max(float(np.median(before)), np.finfo(np.float64).tiny))
 
 
 def _healed(loss: Track, step: int) -> bool:

@@ -9,7 +9,8 @@ in which nothing moves (learning rate 0 in warm-up) says nothing here. Four ways
   If its module ran, the graph is cut (`detach`, `no_grad`, `.data`): a warning; if it never ran, it is an unused
   part: info.
 - *zero gradient*: the gradient was exactly zero at every measurement (at least three, because layers behind a zero
-  initialisation get none at first).
+  initialisation get none at first). A bias whose weight gets a gradient is left out: a loss of differences (critics,
+  contrastive pairs) cancels it exactly, and nothing is lost.
 - *no movement*: there is a gradient, yet no measured update (at least three, at steps where others of its optimizer
   moved) changed it. A bias whose gradient is below 1e-5 of the largest is left out: normalisation and softmax cancel
   some biases exactly, and what remains is rounding. So are 16-bit parameters, whose small updates are rounded away.
@@ -102,11 +103,22 @@ def _way(run: Run, parameter: Mapping[str, Any], trainable: Sequence[Mapping[str
         others = any((_measured(absent, [str(p["name"])]) == 0).any() for p in held)
         return _without_gradient(run, parameter) if others else None
     if len(levels) >= _FEWEST_ZERO and (levels == 0).all():
-        return "zero gradient" if (np.nan_to_num(gradients.values) > 0).any() else None
+        return "zero gradient" if _others_pass_gradients(gradients, parameter, trainable) else None
     siblings = [str(p["name"]) for p in held if p["optimizer"] == parameter["optimizer"] and p is not parameter]
     if _stands_still(updates, names, siblings) and moves.size and not _negligible(run, parameter, levels):
         return "no movement"
     return None
+
+
+def _others_pass_gradients(
+    gradients: Table, parameter: Mapping[str, Any], trainable: Sequence[Mapping[str, Any]]
+) -> bool:
+    """Whether some parameter gets gradients, and, for a bias, none of its own module's weights does."""
+    # A parametrization (weight or spectral norm) keeps the weight in a module inside the bias's own.
+    inside = f"{module_of(parameter)}." if module_of(parameter) else ""
+    own = [p for p in trainable if str(p["name"]).startswith(inside) and len(p["shape"]) >= 2]
+    cancelled = len(parameter["shape"]) <= 1 and any((_measured(gradients, [str(p["name"])]) > 0).any() for p in own)
+    return not cancelled and bool((np.nan_to_num(gradients.values) > 0).any())
 
 
 def _measured(of: Table, names: Iterable[str]) -> np.ndarray:
@@ -150,5 +162,5 @@ rule = FindingRule(
     needs=(),
     source="torch.optim documentation: an optimizer changes the parameters it was given, by the gradients they hold",
     assess=assess,
-    caused_by=("dead-units", "nonfinite", "vanishing-gradient"),
+    caused_by=("dead-units", "saturated-units", "nonfinite", "vanishing-gradient", "unnormalized-inputs"),
 )

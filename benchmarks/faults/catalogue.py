@@ -1,0 +1,46 @@
+"""The scripts: `scripts/<code>/<name>.py` plants the fault of that code, `scripts/healthy/<name>.py` plants none."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "scripts"
+HEALTHY = "healthy"
+PARTS = ("setting", "measuring")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Script:
+    """One training script; `code` is the finding's code that it plants, or "healthy"."""
+
+    code: str
+    name: str
+    path: Path
+
+    @property
+    def part(self) -> str:
+        """The part of the benchmark that the script belongs to."""
+        return part_of(self.code, self.name)
+
+
+def part_of(code: str, name: str) -> str:
+    """Thresholds may be looked at against "setting"; "measuring" is run once they stand.
+
+    The parity of a hash decides, so that nobody can choose after seeing a result.
+    """
+    return PARTS[int(hashlib.sha256(f"{code}/{name}".encode()).hexdigest(), 16) % 2]
+
+
+def scripts(part: str | None = None, codes: list[str] | None = None, folder: Path = FOLDER) -> list[Script]:
+    """All scripts of a part and of some codes (None: of every one), in alphabetical order.
+
+    Raises:
+        ValueError: a code has no scripts.
+    """
+    found = [Script(path.parent.name, path.stem, path) for path in sorted(folder.glob("*/*.py"))]
+    unknown = sorted(set(codes or ()) - {script.code for script in found})
+    if unknown:
+        raise ValueError(f"no scripts for {', '.join(unknown)} in {folder}")
+    return [s for s in found if (codes is None or s.code in codes) and (part is None or s.part == part)]
