@@ -150,5 +150,5 @@ rule = FindingRule(
     needs=(),
     source="torch.optim documentation: an optimizer changes the parameters it was given, by the gradients they hold",
     assess=assess,
-    caused_by=("dead-units", "nonfinite", "vanishing-gradient"),
+    caused_by=("dead-units", "nonfinite", "vanishing-gradient", "bad-init", "saturated-units"),
 )
