@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from separatrix.analysis.profiles import table
 from separatrix.analysis.trends import Floats, Integers, Track, loss_tracks, start, tracks
 from separatrix.runs import Run
 
@@ -16,6 +17,7 @@ PARTS = 10
 FEWEST = 40
 """Losses below which a run is not cut."""
 
+_FIRST = 5
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -88,6 +90,31 @@ def rates(run: Run, last: int | None = None) -> Track | None:
         last = max((int(t.steps[-1]) for t in tracks(run, "loss") if len(t)), default=int(main.steps[-1]))
     steps: Integers = np.arange(int(main.steps[0]), max(last, int(main.steps[0])) + 1)
     return Track(main.label, steps, main.values[np.searchsorted(main.steps, steps, side="right") - 1])
+
+
+def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
+    """Median over weights of update over weight in a step at the typical learning rate; None if not measured.
+
+    `early`: of the first five measurements alone, before long steps have made the weights large. Under momentum what is
+    seen in the first steps is divided by the part of the sum of gradients that has built up by then.
+    """
+    ratios = table(run, "update_ratio")
+    columns = [ratios.labels.index(label) for label in matrices(run) if label in ratios.labels]
+    momentum = max((float(t.values.max()) for t in tracks(run, "momentum") if len(t)), default=0.0)
+    momentum = 0.0 if "beta2" in run else min(momentum, 0.999)
+    found = []
+    for row, step in enumerate(map(int, ratios.steps)):
+        values = ratios.values[row, columns]
+        values = values[np.isfinite(values)]
+        now = rate.at(step)
+        if values.size and now:
+            found.append(float(np.median(values)) / (1.0 - momentum ** max(step, 1)) * typical(rate) / now)
+    return float(np.median(found[:_FIRST] if early else found)) if found else None
+
+
+def typical(rate: Track) -> float:
+    """The learning rate that three quarters of the steps do not exceed."""
+    return float(np.quantile(rate.values, 0.75))
 
 
 def matrices(run: Run) -> list[str]:

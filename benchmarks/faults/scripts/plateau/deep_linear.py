@@ -20,7 +20,7 @@ class DeepLinear(nn.Module):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=float, default=0.18)
+    parser.add_argument("--scale", type=float, default=0.02)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     teacher = torch.linalg.qr(torch.randn(16, 16))[0]

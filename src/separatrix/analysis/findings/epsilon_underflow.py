@@ -7,9 +7,9 @@ times what the learning rate says.
 A parameter counts when eps exceeds sqrt(v) for at least half of its entries and the root of the mean of v is below
 three times eps: the second condition leaves out sparse gradients (dead units, pixels that are always dark, rare
 tokens), whose few entries are large. The finding needs half of all entries of the weights (embeddings aside), in the
-median of the measurements in the first half of the run, since a fitted network has gradients near zero by right. Moments of zero,
-as behind a zero initialisation, are left out. It is a warning where the loss stays above a tenth of its start, worth
-knowing elsewhere: some choose a large epsilon on purpose.
+median of the measurements in the first half of the run, since a fitted network has gradients near zero by right.
+Moments of zero, as behind a zero initialisation, are left out. It is a warning where the loss stays above a tenth of
+its start, worth knowing elsewhere: some choose a large epsilon on purpose.
 """
 
 from __future__ import annotations

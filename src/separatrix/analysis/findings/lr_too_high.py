@@ -13,9 +13,9 @@ What goes wrong:
 
 How steps are seen to be too long:
 
-- a step replaces a tenth of the weights (median of update_ratio over weights; one in a thousand is usual, one in a
-  hundred already fast, and Adam's first steps from a common initialisation reach three in a hundred at high, good
-  rates): for *stuck*, where nothing else tells, a fifth; or
+- a step replaces a tenth of the weights (median of update_ratio over weights, in the first measurements; one in a
+  thousand is usual, one in a hundred already fast, and Adam's first steps from a common initialisation reach three in a
+  hundred at high, good rates): for *stuck*, where nothing else tells, a fifth; or
 - the learning rate times curvature is four times what the optimizer bears (stability_ratio, median of the first half of
   the measurements). Training at the edge hovers around 1, and networks start well up to 2, where the loss first rises
   and then falls (Lewkowycz et al. 2020); four is beyond what they were seen to come back from; or
@@ -30,8 +30,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from separatrix.analysis.findings.lr_too_low import relative_step
-from separatrix.analysis.progress import Progress, progress, rates
+from separatrix.analysis.progress import Progress, progress, rates, relative_step, typical
 from separatrix.analysis.trends import median_of, number, smoothed, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -53,7 +52,7 @@ _USUAL = 5e-3
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding for the optimizer's learning rate."""
     loss, rate = progress(run), rates(run)
-    ratio = None if rate is None else relative_step(run, rate)
+    ratio = None if rate is None else relative_step(run, rate, early=True)
     edge = _edge(run)
     if loss is None or rate is None or (ratio is None and edge is None):
         return NotAssessed(rule.code, ("loss, learning_rate and update_ratio or stability_ratio over enough steps",))
@@ -69,7 +68,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         unstable = _UNSTABLE
     if size < limit and curved < unstable:
         return []
-    peak = float(rate.values.max())
+    peak = typical(rate)
     facts = [f"a step replaces {number(size)} of the weights"] if size >= limit else []
     facts += [f"learning rate times curvature is {number(curved)} of what is stable"] if curved >= unstable else []
     return [
@@ -103,7 +102,9 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
     """What goes wrong, the step at which it shows, and how to say it."""
     values, steps = loss.track.values, loss.track.steps
     level = smoothed(values, _WIDTH, "mean")[: max(_WIDTH, int(_EARLY * len(values)))]
-    first = float(values[: max(1, min(3, len(values)))].min())
+    batch = median_of(run, "batch_size")
+    many = batch is not None and batch >= _FEWEST_EXAMPLES
+    first = min(float(values[0]), loss.start) if many else loss.start
     high = np.flatnonzero(level >= _RISE * first)
     if not loss.left > _UNFINISHED:
         return None
@@ -111,8 +112,7 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
         peak = float(level.max())
         at = int(steps[int(high[0])])
         return "overshoot", at, f"the loss rose from {number(first)} to {number(peak)} by step {at}"
-    batch = median_of(run, "batch_size")
-    if batch is not None and batch >= _FEWEST_EXAMPLES:
+    if batch is not None and many:
         expected = loss.end / float(np.sqrt(batch))
         if loss.noise >= _BOUNCE * expected:
             said = f"the loss bounces by {number(loss.noise)} around {number(loss.end)} at the end"

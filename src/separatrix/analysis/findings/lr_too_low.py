@@ -22,9 +22,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from separatrix.analysis.profiles import table
-from separatrix.analysis.progress import PARTS, matrices, progress, rates
-from separatrix.analysis.trends import Track, number, tracks
+from separatrix.analysis.progress import PARTS, progress, rates, relative_step, typical
+from separatrix.analysis.trends import number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _UNFINISHED = 0.5
@@ -40,15 +39,15 @@ _FAR_FROM_EDGE = 0.1
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding for the optimizer's learning rate."""
-    loss, rate, ratio = progress(run), rates(run), None
-    if rate is not None:
-        ratio = relative_step(run, rate)
+    loss, rate = progress(run), rates(run)
+    ratio = None if rate is None else relative_step(run, rate)
     if loss is None or rate is None or ratio is None:
         return NotAssessed(rule.code, ("loss, learning_rate and update_ratio of weights over enough steps",))
     peak = float(rate.values.max())
     if not loss.left > _UNFINISHED or peak <= 0 or np.median(rate.values) < _SCHEDULED * peak:
         return []
-    path = ratio * float(rate.values.sum()) / peak
+    now = typical(rate)
+    path = ratio * float(rate.values.sum()) / now if now > 0 else 0.0
     first, _ = loss.gain(0, PARTS // 2 - 1)
     second, sure = loss.gain(PARTS // 2, PARTS - 1)
     linear = first > 0 and second >= _LINEAR * first and sure >= _SURE
@@ -63,12 +62,12 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             code=rule.code,
             severity="warning",
             confidence=0.9 if path < _STILL / 3 and linear else 0.75,
-            step=int(rate.steps[0]),
+            step=None,
             summary=(
                 f"A step moves the weights by {number(ratio)} of their size, all {len(rate)} steps by {number(path)} at"
                 f" most, and the loss is still at {loss.left:.0%} of its start."
             ),
-            remedy=_remedy(peak, raise_by, edge),
+            remedy=_remedy(now or peak, raise_by, edge),
             evidence={
                 "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
                 "labels": [],
@@ -81,23 +80,6 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             source=rule.source,
         )
     ]
-
-
-def relative_step(run: Run, rate: Track) -> float | None:
-    """Median over weights of update over weight in a step at the highest learning rate; None if not measured."""
-    ratios = table(run, "update_ratio")
-    columns = [ratios.labels.index(label) for label in matrices(run) if label in ratios.labels]
-    momentum = max((float(t.values.max()) for t in tracks(run, "momentum") if len(t)), default=0.0)
-    momentum = 0.0 if "beta2" in run else min(momentum, 0.999)
-    found = []
-    for row, step in enumerate(map(int, ratios.steps)):
-        values = ratios.values[row, columns]
-        values = values[np.isfinite(values)]
-        now = rate.at(step)
-        if values.size and now:
-            built_up = 1.0 - momentum ** max(step, 1)
-            found.append(float(np.median(values)) / built_up * float(rate.values.max()) / now)
-    return float(np.median(found)) if found else None
 
 
 def _edge(run: Run) -> float | None:

@@ -5,12 +5,14 @@ below a tenth of its peak (warm-up) a flat loss means nothing: such parts are le
 
 - *never*: no part's mean is below 90 % of the start. Nothing was learnt but, at most, the mean of the targets. Nine
   tenths, because the start is known only from a few losses, and because networks start slightly above the loss of a
-  constant answer. The last part may not be below the first by more than 5 % either, and a training that begins with
-  more right answers than a constant gives (three times chance, in the first measurements) is a finished one. Warning.
+  constant answer. It may not be falling either (by 2 % and two standard errors in the last five parts), and a training
+  that begins with more right answers than a constant gives (three times chance, in the first measurements) is a
+  finished one. A warning.
 - *at first*: at least three parts from the beginning on are above 90 % of the start and the loss then falls below half
   of it: a saddle, near which steps get nowhere (Saxe et al. 2014). It cost these steps: a warning.
 - *in the end*: in the last five parts the loss did not fall by more than two standard errors or 2 %, with half of the
-  start left or more. It may be as good as the model and the data allow: worth knowing.
+  start left or more, and with noise low enough to tell (standard errors below 5 %). It may be as good as the model and
+  the data allow: worth knowing.
 """
 
 from __future__ import annotations
@@ -25,11 +27,11 @@ from separatrix.analysis.trends import number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run, Severity
 
 _FLAT = 0.9
-_FLAT_TREND = 0.95
 _LEAST_PARTS = 3
 _FALLEN = 0.5
 _STALLED = 0.02
 _SURE = 2.0
+_CLEAR = 0.05
 _WARMING = 0.1
 _KNOWN = 3.0
 _FEWEST = 100
@@ -43,9 +45,11 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     flat = int(np.argmin([*(loss.levels >= _FLAT * loss.start), False]))
     warm = _warm_parts(run, loss)
     last = float(loss.levels[-1])
-    if flat == PARTS and last >= _FLAT_TREND * float(loss.levels[0]) and not _knows(run):
+    gain, sure = loss.gain(PARTS // 2, PARTS - 1)
+    falls = sure > _SURE and gain > _STALLED * last
+    if flat == PARTS and not falls and not _knows(run):
         said = f"The loss never fell: it is {number(last)} at the end, {number(loss.start)} at the start."
-        return [_finding(run, "never", "warning", 0.85, 1, said, loss)]
+        return [_finding(run, "never", "warning", 0.85, None, said, loss)]
     if flat - warm >= _LEAST_PARTS and last <= _FALLEN * loss.start:
         end = loss.step_of(flat)
         said = (
@@ -53,8 +57,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             f" fell to {number(last)}."
         )
         return [_finding(run, "at first", "warning", 0.75, int(loss.track.steps[0]), said, loss)]
-    gain, sure = loss.gain(PARTS // 2, PARTS - 1)
-    if loss.left >= _FALLEN and (sure < _SURE or gain < _STALLED * last) and flat < PARTS and not _knows(run):
+    clear = float(np.hypot(loss.errors[PARTS // 2], loss.errors[-1])) <= _CLEAR * last
+    if loss.left >= _FALLEN and not falls and clear and flat < PARTS and not _knows(run):
         stays = f"it stays at {number(last)}, {loss.left:.0%} of its start"
         said = f"The loss has not fallen since step {loss.step_of(5)}: {stays}."
         return [_finding(run, "in the end", "info", 0.6, loss.step_of(5), said, loss)]
@@ -80,7 +84,9 @@ def _knows(run: Run) -> bool:
     return float(np.median(accuracy[0].values[:3])) > min(_KNOWN * chance, (1 + chance) / 2)
 
 
-def _finding(run: Run, how: str, severity: Severity, sure: float, step: int, said: str, loss: Progress) -> Finding:
+def _finding(
+    run: Run, how: str, severity: Severity, sure: float, step: int | None, said: str, loss: Progress
+) -> Finding:
     rate = rates(run)
     now = f" (now {number(float(rate.values.max()))})" if rate is not None else ""
     remedies = {

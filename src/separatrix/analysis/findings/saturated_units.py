@@ -19,7 +19,7 @@ import numpy as np
 
 from separatrix.analysis.profiles import input_rms, kinds, medians, table
 from separatrix.analysis.progress import progress
-from separatrix.analysis.trends import learning_rate, listed, number
+from separatrix.analysis.trends import learning_rate, listed, loss_tracks, number
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _SATURATED = 0.5
@@ -50,8 +50,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     worst = max(found, key=lambda label: found[label][0])
     share, step = found[worst][0], min(onset for _, onset in found.values())
     from_start = step <= int(shares.steps[0])
-    loss = progress(run)
-    costs = from_start or loss is None or loss.left > _UNFINISHED
+    costs = from_start or _left(run) > _UNFINISHED
     if not costs and share < _ALL_BUT:
         return []
     when = "from the first measurement on" if from_start else f"since step {step}"
@@ -73,6 +72,14 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             source=rule.source,
         )
     ]
+
+
+def _left(run: Run) -> float:
+    """The loss at the end over its start, of few losses too; 0 where it is not known."""
+    loss, (few, opposed) = progress(run), loss_tracks(run)
+    if loss is not None or opposed or not few or len(few[0]) < 2 or few[0].values.min() <= 0:
+        return 0.0 if loss is None else loss.left
+    return float(few[0].values[-1] / few[0].values[0])
 
 
 def _is_output(run: Run, label: str) -> bool:

@@ -5,7 +5,8 @@ Looked at relative to the highest learning rate of the run:
 - *collapse*: for at least half of the steps, all of them at the end, the rate is below a hundredth of its peak, while
   the loss is still above a tenth of its start. Decay that is spread over the run stays above: a cosine to zero spends
   6 % of the steps below a hundredth, a line 1 %, exponential decay to a thousandth a third, three steps of a tenth a
-  quarter. A finished training is not hurt by a small rate, hence the condition on the loss.
+  quarter. A finished training is not hurt by a small rate, hence the condition on the loss. The
+  rate must also be below a fifth of the median before, so that a peak of a few steps is not taken for the rule.
 - *rise*: after falling below a hundredth of its peak the rate climbs back above half of it, by many small changes and
   with a rounded valley (the rate grows as a power of at least 1.5 of the distance from its minimum): a cosine beyond
   its end. Warm restarts jump, cyclic schedules have a sharp valley (power 1), warm-up comes before any peak.
@@ -30,6 +31,7 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 _FEWEST = 40
 _COLLAPSED = 0.01
 _COLLAPSED_SHARE = 0.5
+_COLLAPSED_FROM = 0.2
 _UNFINISHED = 0.1
 _BACK = 0.5
 _ROUND = 1.5
@@ -87,6 +89,8 @@ def _collapse(rate: Track, peak: float, loss: Progress | None) -> _Misuse | None
     above = np.flatnonzero(rate.values >= _COLLAPSED * peak)
     since = int(above[-1]) + 1
     if len(rate) - since < _COLLAPSED_SHARE * len(rate) or (loss is not None and not loss.left > _UNFINISHED):
+        return None
+    if since == 0 or rate.values[since:].max() > _COLLAPSED_FROM * float(np.median(rate.values[:since])):
         return None
     step = int(rate.steps[since])
     spent = f"{1 - since / len(rate):.0%} of the steps"
