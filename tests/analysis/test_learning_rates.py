@@ -122,7 +122,10 @@ class TestSchedulerMisuse:
     def test_found(
         self, rate_of: Callable[[np.ndarray], np.ndarray], how: str, step: tuple[int, int], tmp_path: Path
     ) -> None:
-        found = only(self.misuse(tmp_path, 0.1 * rate_of(T)))
+        rates = 0.1 * rate_of(T)
+        # What a rate of the first size would have done in 150 steps: the loss stops where the rate does.
+        loss = 0.5 + 1.8 * np.exp(-np.cumsum(rates) / 0.1 / 150)
+        found = only(self.misuse(tmp_path, rates, loss))
         assert (found.evidence["how"], found.severity) == (how, "warning")
         assert found.step is not None and step[0] <= found.step <= step[1]
 
@@ -163,6 +166,10 @@ class TestSchedulerMisuse:
         self, rate_of: Callable[[np.ndarray], np.ndarray], tmp_path: Path
     ) -> None:
         assert not self.misuse(tmp_path, 0.1 * rate_of(T)).findings
+
+    def test_a_rate_that_follows_a_plateau_does_its_work(self, tmp_path: Path) -> None:
+        noise_floor = 0.5 + 1.8 * np.exp(-np.arange(STEPS) / 15)
+        assert not self.misuse(tmp_path, 0.1 * 0.1 ** np.floor(8 * np.maximum(T - 0.1, 0.0)), noise_floor).findings
 
     def test_a_collapse_after_everything_is_learnt_does_no_harm(self, tmp_path: Path) -> None:
         assert not self.misuse(tmp_path, 0.1 * 0.9 ** (STEPS * T), FALLING).findings

@@ -120,8 +120,9 @@ def typical(rate: Track) -> float:
 def matrices(run: Run) -> list[str]:
     """Names of the weights of two or more dims that are no embeddings: what gives a network its size and shape."""
     kinds = {str(m.get("name")): str(m.get("kind", "")).lower() for m in run.modules}
+    held = [p for p in run.parameters if p.get("optimizer")] or run.parameters
     return [
         str(p["name"])
-        for p in run.parameters
-        if len(p["shape"]) >= 2 and "embedding" not in kinds.get(str(p.get("module", "")), "") and p.get("optimizer")
+        for p in held
+        if len(p["shape"]) >= 2 and "embedding" not in kinds.get(str(p.get("module", "")), "")
     ]

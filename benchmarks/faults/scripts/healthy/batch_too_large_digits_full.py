@@ -28,7 +28,7 @@ d = load_digits()
 data = TensorDataset(torch.tensor(d.images, dtype=torch.float32)[:, None] / 8 - 1, torch.tensor(d.target))
 loader = DataLoader(data, batch_size=args.batch, shuffle=True)
 net = Net()
-sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+sgd = torch.optim.SGD(net.parameters(), lr=0.05)
 for epoch in range(args.epochs):
     for x, y in loader:
         sgd.zero_grad()

@@ -12,8 +12,9 @@ Looked at in the first measurements (the first three steps), in this order:
 - *fading*, *growing*: over at least four layers with weights, the outputs' RMS of the last third lies a thousandfold
   below or above that of the first third and changes with depth all along (Spearman 0.8). Initialisations made for the
   activation keep it within a factor of ten.
-- *large*: in half of the weights, RMS times the root of the fan-in exceeds five. Glorot's has 1, He's 1.4, torch's
-  default 0.6, and trained networks stay below three. Where units saturate (tanh, sigmoid), saturated-units says so.
+- *large*: in half of the layers' weights, RMS times the root of the fan-in exceeds five. Glorot's has 1, He's 1.4,
+  torch's default 0.6, and trained networks stay below three. Where units saturate (tanh, sigmoid), saturated-units says
+  so.
 """
 
 from __future__ import annotations
@@ -162,9 +163,9 @@ def _large(run: Run) -> Finding | None:
     if saturated.values.size and float(np.nanmax(np.nan_to_num(saturated.values[0]))) >= _SATURATED:
         return None
     shapes = {str(p["name"]): p["shape"] for p in run.parameters}
-    gains = {
-        label: _first(run, "weight_rms", label) * math.sqrt(math.prod(shapes[label][1:])) for label in matrices(run)
-    }
+    owner = {str(p["name"]): module_of(p) for p in run.parameters}
+    layers = [label for label in matrices(run) if owner[label] in kinds(run)]
+    gains = {label: _first(run, "weight_rms", label) * math.sqrt(math.prod(shapes[label][1:])) for label in layers}
     gains = {label: gain for label, gain in gains.items() if math.isfinite(gain)}
     large = [label for label, gain in gains.items() if gain > _LARGE]
     if not large or len(large) < _HALF * len(gains):

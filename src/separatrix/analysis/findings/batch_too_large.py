@@ -6,8 +6,9 @@ The rule asks for a sign that batches are far above it, and for a cost:
 - signs: a batch is ten times the noise scale (upper end of its interval, median of the measurements), or, where that
   is not recorded, nine of ten steps of the run lower the loss: with batches near the noise scale the loss of one batch
   scatters by more than a step gains, and about half of the differences are negative;
-- cost: a batch holds at least 512 examples and more than the run has steps, the loss still falls clearly (by at least
-  a twentieth over the last three parts of ten, and by five standard errors), and at least 10 % of its start is left.
+- cost: a batch holds at least 512 examples and four times as many as the run has steps, the loss still falls clearly
+  (by at least a twentieth over the last three parts of ten, and by five standard errors), and at least 10 % of its
+  start is left.
 
 Training on all examples is usual for small data and small networks; it costs nothing where it goes on until the loss no
 longer falls.
@@ -26,6 +27,7 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 _ABOVE = 10.0
 _MONOTONE = 0.9
 _FEWEST_EXAMPLES = 512
+_PER_STEP = 4
 _FALLING = 0.05
 _SURE = 5.0
 _UNFINISHED = 0.1
@@ -36,7 +38,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     loss, batch = progress(run), median_of(run, "batch_size")
     if loss is None or batch is None:
         return NotAssessed(rule.code, ("enough values of one loss without negative values, and batch_size",))
-    if "closure_calls" in run or batch < max(_FEWEST_EXAMPLES, len(loss.track) + 1):
+    if "closure_calls" in run or batch < max(_FEWEST_EXAMPLES, _PER_STEP * len(loss.track)):
         return []
     highest = [t.finite().values for t in tracks(run, "gradient_noise_scale_high")]
     bounds = np.concatenate(highest) if highest else np.empty(0)

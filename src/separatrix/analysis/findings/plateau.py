@@ -3,16 +3,17 @@
 The run is cut into ten equal parts, and the mean loss of each is compared with the start. While the learning rate is
 below a tenth of its peak (warm-up) a flat loss means nothing: such parts are left out.
 
-- *never*: no part's mean is below 90 % of the start. Nothing was learnt but, at most, the mean of the targets. Nine
-  tenths, because the start is known only from a few losses, and because networks start slightly above the loss of a
-  constant answer. It may not be falling either (by 2 % and two standard errors in the last five parts), and a training
-  that begins with more right answers than a constant gives (three times chance, in the first measurements) is a
-  finished one. A warning.
+- *never*: no part's mean is below 90 % of the start, or above 150 % of it, which is another fault. Nothing was learnt
+  but, at most, the mean of the targets. Nine tenths, because the start is known only from a few losses, and because
+  networks start slightly above the loss of a constant answer. It may not be falling either (by 2 % and two standard
+  errors in the last five parts), and a training that begins with more right answers than a constant gives (three times
+  chance, in the first measurements) is a finished one. A warning.
 - *at first*: at least three parts from the beginning on are above 90 % of the start and the loss then falls below half
   of it: a saddle, near which steps get nowhere (Saxe et al. 2014). It cost these steps: a warning.
 - *in the end*: in the last five parts the loss did not fall by more than two standard errors or 2 %, with half of the
-  start left or more, and with noise low enough to tell (standard errors below 5 %). It may be as good as the model and
-  the data allow: worth knowing.
+  start left or more. It may be as good as the model and the data allow: worth knowing.
+
+Nothing is said where noise is too high to tell: where the standard errors of the parts exceed 5 %.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _FALLEN = 0.5
 _STALLED = 0.02
 _SURE = 2.0
 _CLEAR = 0.05
+_RISEN = 1.5
 _WARMING = 0.1
 _KNOWN = 3.0
 _FEWEST = 100
@@ -47,7 +49,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     last = float(loss.levels[-1])
     gain, sure = loss.gain(PARTS // 2, PARTS - 1)
     falls = sure > _SURE and gain > _STALLED * last
-    if flat == PARTS and not falls and not _knows(run):
+    clear = float(np.hypot(loss.errors[PARTS // 2], loss.errors[-1])) <= _CLEAR * last
+    if flat == PARTS and clear and not falls and loss.levels.max() <= _RISEN * loss.start and not _knows(run):
         said = f"The loss never fell: it is {number(last)} at the end, {number(loss.start)} at the start."
         return [_finding(run, "never", "warning", 0.85, None, said, loss)]
     if flat - warm >= _LEAST_PARTS and last <= _FALLEN * loss.start:
@@ -57,7 +60,6 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             f" fell to {number(last)}."
         )
         return [_finding(run, "at first", "warning", 0.75, int(loss.track.steps[0]), said, loss)]
-    clear = float(np.hypot(loss.errors[PARTS // 2], loss.errors[-1])) <= _CLEAR * last
     if loss.left >= _FALLEN and not falls and clear and flat < PARTS and not _knows(run):
         stays = f"it stays at {number(last)}, {loss.left:.0%} of its start"
         said = f"The loss has not fallen since step {loss.step_of(5)}: {stays}."

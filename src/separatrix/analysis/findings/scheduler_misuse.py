@@ -5,8 +5,10 @@ Looked at relative to the highest learning rate of the run:
 - *collapse*: for at least half of the steps, all of them at the end, the rate is below a hundredth of its peak, while
   the loss is still above a tenth of its start. Decay that is spread over the run stays above: a cosine to zero spends
   6 % of the steps below a hundredth, a line 1 %, exponential decay to a thousandth a third, three steps of a tenth a
-  quarter. A finished training is not hurt by a small rate, hence the condition on the loss. The
-  rate must also be below a fifth of the median before, so that a peak of a few steps is not taken for the rule.
+  quarter. A finished training is not hurt by a small rate, hence the condition on the loss, which must also have been
+  falling (2 %, two standard errors) when the rate was last above a tenth of its peak: a rate that follows a plateau
+  does its work. The rate must further be below a twentieth of the first one or of what nine tenths of the steps before
+  did not exceed, so that a peak of a few steps is not taken for the rule.
 - *rise*: after falling below a hundredth of its peak the rate climbs back above half of it, by many small changes and
   with a rounded valley (the rate grows as a power of at least 1.5 of the distance from its minimum): a cosine beyond
   its end. Warm restarts jump, cyclic schedules have a sharp valley (power 1), warm-up comes before any peak.
@@ -20,6 +22,7 @@ Looked at relative to the highest learning rate of the run:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,8 +34,10 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 _FEWEST = 40
 _COLLAPSED = 0.01
 _COLLAPSED_SHARE = 0.5
-_COLLAPSED_FROM = 0.2
+_COLLAPSED_FROM = 0.05
 _UNFINISHED = 0.1
+_ACTIVE = 0.1
+_GAIN = 0.02
 _BACK = 0.5
 _ROUND = 1.5
 _GRADUAL = 10
@@ -90,7 +95,8 @@ def _collapse(rate: Track, peak: float, loss: Progress | None) -> _Misuse | None
     since = int(above[-1]) + 1
     if len(rate) - since < _COLLAPSED_SHARE * len(rate) or (loss is not None and not loss.left > _UNFINISHED):
         return None
-    if since == 0 or rate.values[since:].max() > _COLLAPSED_FROM * float(np.median(rate.values[:since])):
+    usual = max(float(rate.values[0]), float(np.quantile(rate.values[:since], 0.9)))
+    if rate.values[since:].max() > _COLLAPSED_FROM * usual or not _was_falling(rate, peak, loss):
         return None
     step = int(rate.steps[since])
     spent = f"{1 - since / len(rate):.0%} of the steps"
@@ -109,6 +115,19 @@ def _collapse(rate: Track, peak: float, loss: Progress | None) -> _Misuse | None
         f"{advice}: of {len(rate)} steps only {since} had a rate that matters.",
         0.9 if loss is not None else 0.6,
     )
+
+
+def _was_falling(rate: Track, peak: float, loss: Progress | None) -> bool:
+    """Whether the loss fell when the rate was last above a tenth of its peak; taken for granted within few steps."""
+    until = int(rate.steps[np.flatnonzero(rate.values >= _ACTIVE * peak)[-1]])
+    values = loss.track.values[loss.track.steps <= until] if loss is not None else np.empty(0)
+    if len(values) < _FEWEST:
+        return True
+    third = len(values) // 3
+    before, after = values[-2 * third : -third], values[-third:]
+    noise = float(np.sqrt(np.mean(np.diff(values[-2 * third :]) ** 2) / 2))
+    gain = float(before.mean() - after.mean())
+    return gain >= max(_GAIN * float(before.mean()), 2 * noise * math.sqrt(2 / third))
 
 
 def _rise(rate: Track, peak: float) -> _Misuse | None:
