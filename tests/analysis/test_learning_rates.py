@@ -168,7 +168,7 @@ class TestSchedulerMisuse:
         assert not self.misuse(tmp_path, 0.1 * rate_of(T)).findings
 
     def test_a_rate_that_follows_a_plateau_does_its_work(self, tmp_path: Path) -> None:
-        noise_floor = 0.5 + 1.8 * np.exp(-np.arange(STEPS) / 15)
+        noise_floor = 0.5 + 1.8 * np.exp(-np.arange(STEPS) / 6)
         assert not self.misuse(tmp_path, 0.1 * 0.1 ** np.floor(8 * np.maximum(T - 0.1, 0.0)), noise_floor).findings
 
     def test_a_collapse_after_everything_is_learnt_does_no_harm(self, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ Looked at relative to the highest learning rate of the run:
   the loss is still above a tenth of its start. Decay that is spread over the run stays above: a cosine to zero spends
   6 % of the steps below a hundredth, a line 1 %, exponential decay to a thousandth a third, three steps of a tenth a
   quarter. A finished training is not hurt by a small rate, hence the condition on the loss, which must also have been
-  falling (2 %, two standard errors) when the rate was last above a tenth of its peak: a rate that follows a plateau
+  falling (2 %, two standard errors) when the rate was last above half of its peak: a rate that follows a plateau
   does its work. The rate must further be below a twentieth of the first one or of what nine tenths of the steps before
   did not exceed, so that a peak of a few steps is not taken for the rule.
 - *rise*: after falling below a hundredth of its peak the rate climbs back above half of it, by many small changes and
@@ -36,7 +36,7 @@ _COLLAPSED = 0.01
 _COLLAPSED_SHARE = 0.5
 _COLLAPSED_FROM = 0.05
 _UNFINISHED = 0.1
-_ACTIVE = 0.1
+_ACTIVE = 0.5
 _GAIN = 0.02
 _BACK = 0.5
 _ROUND = 1.5
@@ -118,7 +118,7 @@ def _collapse(rate: Track, peak: float, loss: Progress | None) -> _Misuse | None
 
 
 def _was_falling(rate: Track, peak: float, loss: Progress | None) -> bool:
-    """Whether the loss fell when the rate was last above a tenth of its peak; taken for granted within few steps."""
+    """Whether the loss fell when the rate was last above half of its peak; taken for granted within few steps."""
     until = int(rate.steps[np.flatnonzero(rate.values >= _ACTIVE * peak)[-1]])
     values = loss.track.values[loss.track.steps <= until] if loss is not None else np.empty(0)
     if len(values) < _FEWEST:
