@@ -55,6 +55,15 @@ def test_half_precision_and_biases() -> None:
     assert torch.equal(torch.as_tensor(reading.values), torch.tensor([1.0, 0.0]))
 
 
+def test_each_parameter_is_looked_at_ever_more_rarely() -> None:
+    first, second = torch.randn(8, 4), torch.randn(8, 4)
+    state: dict[str, object] = {}
+    views = {name: UpdateView([w], [w], [{}], [{}]) for name, w in (("first", first), ("second", second))}
+    looked = {name: [k for k in range(1, 21) if list(measure_symmetry(view, state))] for name, view in views.items()}
+    assert looked == {"first": [1, 2, 4, 8, 16], "second": [1, 2, 4, 8, 16]}
+    assert list(measure_symmetry(UpdateView([], [], [], []), state)) == []
+
+
 def test_units_that_start_equal_stay_equal_and_others_do_not() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(64, 10), torch.randint(3, (64,))

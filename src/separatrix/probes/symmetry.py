@@ -36,7 +36,17 @@ def repeated_rows(weight: torch.Tensor) -> torch.Tensor:
 
 
 def measure_symmetry(view: UpdateView, state: dict[str, Any]) -> Iterator[Reading]:
-    """Share of repeated rows of every weight of two or more dims and rows, before the step."""
+    """Share of repeated rows of every weight of two or more dims and rows, before the step.
+
+    Rows that differ once will differ: a parameter is looked at the first, second, fourth, eighth, ... time it is shown.
+    """
+    seen = state.setdefault("seen", {})
+    if not view.parameters:
+        return
+    first = id(view.parameters[0])
+    seen[first] = shown = seen.get(first, 0) + 1
+    if shown & (shown - 1):
+        return
     weights = [local(t) for t in view.before]
     positions = [
         i for i, w in enumerate(weights) if w.dim() >= 2 and len(w) >= 2 and w.numel() and w.is_floating_point()
