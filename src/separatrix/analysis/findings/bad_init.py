@@ -35,6 +35,7 @@ _FEWEST_ROWS = 4
 _HALF = 0.5
 _UNSURE = 0.5
 _CHANCE = 2.0
+_ONE_EACH = 0.01
 _RATIO = 1e3
 _TREND = 0.8
 _FEWEST_LAYERS = 4
@@ -108,7 +109,11 @@ def _confident(run: Run) -> Finding | None:
     entropy, first = float(entropies[0].values[0]), int(entropies[0].steps[0])
     accuracy = accuracies[0].at(first)
     uniform = math.log(len(labels.labels))
-    chance = float(np.nanmax(np.nanmean(labels.values, axis=0)))
+    shares = np.nanmean(labels.values, axis=0)
+    if abs(float(shares.sum()) - 1.0) > _ONE_EACH:
+        # Several labels an example: as many yes-or-no answers, whose entropies are no class distribution's.
+        return None
+    chance = float(shares.max())
     if first > _FIRST_STEPS or accuracy is None or entropy > _UNSURE * uniform or accuracy > min(_CHANCE * chance, 0.9):
         return None
     loss = [t.finite() for t in tracks(run, "loss")]
