@@ -66,6 +66,11 @@ class TestBadInit:
             scalars = {"output_entropy": [entropy] * 3, "accuracy": [accuracy] * 3}
             assert judged("bad-init", tmp_path / f"{entropy}{accuracy}", scalars, vectors).codes == codes
 
+    def test_several_labels_an_example_are_answers_of_their_own(self, tmp_path: Path) -> None:
+        labels = ("class", {str(k): [0.3] * 4 for k in range(10)})
+        vectors = {"weight_rms": weights(HE), "label_share": labels}
+        assert not judged("bad-init", tmp_path, {"output_entropy": [0.69], "accuracy": [0.5]}, vectors).findings
+
     @pytest.mark.parametrize(("factor", "how"), [(0.1, "fading"), (10.0, "growing"), (0.6, None), (1.5, None)], ids=str)
     def test_the_signal_through_the_layers(self, factor: float, how: str | None, tmp_path: Path) -> None:
         levels = [factor**k for k in range(6)]
