@@ -58,6 +58,16 @@ class TestLearningRateTooLow:
             "lr-too-low", tmp_path, {"loss": noisy(loss), "learning_rate": [1e-3]}, steps_of(ratio)
         ).findings
 
+    def test_weights_that_converged_moved_enough(self, tmp_path: Path) -> None:
+        converged = 2.5 + 1.5 * np.exp(-np.arange(STEPS) / 30)
+        scalars = {"loss": noisy(converged), "learning_rate": [1e-3]}
+        assert not judged("lr-too-low", tmp_path, scalars, steps_of(1e-5)).findings
+
+    def test_a_weight_that_stands_still_tells_nothing_about_the_rate(self, tmp_path: Path) -> None:
+        vectors = {"update_ratio": ("parameter", {"0.weight": [0.0] * 8, "2.weight": [1e-3] * 8})}
+        scalars = {"loss": noisy(HARDLY), "learning_rate": [1e-3]}
+        assert not judged("lr-too-low", tmp_path, scalars, vectors).findings
+
     def test_momentum_builds_up(self, tmp_path: Path) -> None:
         # 0.9 ** -1 of the steady step is seen in the first step: 1e-5 there are 1e-4 later.
         vectors = {"update_ratio": ("parameter", {"0.weight": [1e-5 * (1 - 0.9**k) / 0.1 for k in range(1, 9)]})}

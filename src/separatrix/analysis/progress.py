@@ -95,8 +95,9 @@ def rates(run: Run, last: int | None = None) -> Track | None:
 def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
     """Median over weights of update over weight in a step at the typical learning rate; None if not measured.
 
-    `early`: of the first five measurements alone, before long steps have made the weights large. Under momentum what is
-    seen in the first steps is divided by the part of the sum of gradients that has built up by then.
+    Weights that do not move at all (behind a zero initialisation, at first) are left out. `early`: of the first five
+    measurements alone, before long steps have made the weights large. Under momentum what is seen in the first steps is
+    divided by the part of the sum of gradients that has built up by then.
     """
     ratios = table(run, "update_ratio")
     columns = [ratios.labels.index(label) for label in matrices(run) if label in ratios.labels]
@@ -105,7 +106,7 @@ def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
     found = []
     for row, step in enumerate(map(int, ratios.steps)):
         values = ratios.values[row, columns]
-        values = values[np.isfinite(values)]
+        values = values[np.isfinite(values) & (values > 0)]
         now = rate.at(step)
         if values.size and now:
             found.append(float(np.median(values)) / (1.0 - momentum ** max(step, 1)) * typical(rate) / now)

@@ -8,7 +8,8 @@ paths above 0.3, rates a hundred times too low paths below 0.03.
 
 The rule speaks where the loss is still above half of its start and
 
-- the path is below 0.1: no direction of movement could have got far; or
+- the path is below 0.1: no direction of movement could have got far. A loss that fell and then slowed down to less than
+  a quarter of the first half's gain did get somewhere, and is left alone, unless it lost less than 10 %; or
 - the path is below 0.5, a step moves the weights by less than 3e-4 (a third of the usual lower end, 1e-3), and the loss
   falls as on a line: by at least 60 % of the first half's gain in the second half, and by at least five standard
   errors.
@@ -28,6 +29,8 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _UNFINISHED = 0.5
 _STILL = 0.1
+_SLOWING = 0.25
+_NOTHING = 0.9
 _SLOW = 0.5
 _SMALL_STEP = 3e-4
 _LINEAR = 0.6
@@ -51,7 +54,9 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     first, _ = loss.gain(0, PARTS // 2 - 1)
     second, sure = loss.gain(PARTS // 2, PARTS - 1)
     linear = first > 0 and second >= _LINEAR * first and sure >= _SURE
-    if not (path < _STILL or (path < _SLOW and ratio < _SMALL_STEP and linear)):
+    slows = 0 < second < _SLOWING * first or second <= 0 < first
+    still = path < _STILL and (not slows or loss.left > _NOTHING)
+    if not (still or (path < _SLOW and ratio < _SMALL_STEP and linear)):
         return []
     edge = _edge(run)
     raise_by = _USUAL / ratio if ratio > 0 else 1000.0
