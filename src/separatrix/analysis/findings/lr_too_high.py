@@ -14,8 +14,8 @@ What goes wrong:
 How steps are seen to be too long:
 
 - a step replaces a tenth of the weights (median of update_ratio over weights, in the first measurements; one in a
-  thousand is usual, one in a hundred already fast, and Adam's first steps from a common initialisation reach three in a
-  hundred at high, good rates): for *stuck*, where nothing else tells, a fifth; or
+  thousand is usual, and the first steps at high, good rates reach a tenth, rarely two): for *stuck*, where nothing else
+  tells, three tenths; or
 - the learning rate times curvature is four times what the optimizer bears (stability_ratio, median of the first half of
   the measurements). Training at the edge hovers around 1, and networks start well up to 2, where the loss first rises
   and then falls (Lewkowycz et al. 2020); four is beyond what they were seen to come back from; or
@@ -35,7 +35,7 @@ from separatrix.analysis.trends import median_of, number, smoothed, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _LONG = 0.1
-_LONG_ALONE = 0.2
+_LONG_ALONE = 0.3
 _UNSTABLE = 4.0
 _WITH_RISE = 0.1
 _AT_ONCE = 10

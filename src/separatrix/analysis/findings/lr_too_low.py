@@ -4,7 +4,7 @@ How far weights could come is their path: the median over weights of update over
 measurements at hand; with momentum divided by the part of its sum that has built up by then), times the sum of the
 learning rates of all steps over the one measured at. A network whose loss is to fall must change its outputs by their
 own size; weights of a common initialisation do that when they move by some tenths of theirs. Trainings that learn have
-paths above 0.3, rates a hundred times too low paths below 0.03.
+paths above 0.4, most of them above 2; rates a hundred times too low have paths below 0.05.
 
 The rule speaks where the loss is still above half of its start and
 
