@@ -96,6 +96,15 @@ class TestLearningRateTooHigh:
         assert found.evidence["how"] == how
         assert f"from 0.3 to about {0.3 * 5e-3 / ratio:.3g}" in found.remedy
 
+    def test_a_loss_that_leaves_all_numbers_at_once_counts(self, tmp_path: Path) -> None:
+        loss = [2.0, 9.0, 300.0, 1e9, *[float("nan")] * 60]
+        found = only(judged("lr-too-high", tmp_path / "a", {"loss": loss, "learning_rate": [0.3]}, steps_of(0.05)))
+        assert (found.evidence["how"], found.evidence["loss_left"]) == ("overshoot", None)
+        calm = [2.0, 1.9, 1.8, *[float("nan")] * 60]
+        assert not judged(
+            "lr-too-high", tmp_path / "b", {"loss": calm, "learning_rate": [0.3]}, steps_of(0.05)
+        ).findings
+
     def test_curvature_far_beyond_the_edge_counts_and_the_edge_does_not(self, tmp_path: Path) -> None:
         for ratio, expected in ((1.2, ()), (8.0, ("lr-too-high",))):
             scalars = {"loss": noisy(np.full(STEPS, 2.2)), "learning_rate": [0.3], "stability_ratio": [ratio] * 8}

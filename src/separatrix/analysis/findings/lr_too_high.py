@@ -5,7 +5,8 @@ Something must go wrong, in one of three ways, and steps must be seen to be too 
 What goes wrong:
 
 - *overshoot*: within the first fifth of the run the loss (mean of five) rises to twice its start, and 30 % of the start
-  or more is left at the end. A catapult that ends well is a good high rate.
+  or more is left at the end. A catapult that ends well is a good high rate. It is one too if the loss is no number
+  any more before forty losses were seen.
 - *bounce*: neighbouring losses differ, at the end, by three times what batches explain: losses of single examples
   scatter by about their mean, so those of batches of B by 1 / sqrt(B) of it (for B of 16 or more). Again with 30 % of
   the start left, since a small loss is made of few examples and scatters more.
@@ -31,7 +32,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from separatrix.analysis.progress import Progress, progress, rates, relative_step, typical
-from separatrix.analysis.trends import median_of, number, smoothed, tracks
+from separatrix.analysis.trends import loss_tracks, median_of, number, smoothed, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _LONG = 0.1
@@ -54,15 +55,15 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     loss, rate = progress(run), rates(run)
     ratio = None if rate is None else relative_step(run, rate, early=True)
     edge = _edge(run)
-    if loss is None or rate is None or (ratio is None and edge is None):
+    harm = _blown_up(run) if loss is None else _harm(run, loss)
+    if (loss is None and harm is None) or rate is None or (ratio is None and edge is None):
         return NotAssessed(rule.code, ("loss, learning_rate and update_ratio or stability_ratio over enough steps",))
-    harm = _harm(run, loss)
     if harm is None:
         return []
     how, step, said = harm
     size, curved = ratio or 0.0, edge or 0.0
     limit = _LONG_ALONE if how == "stuck" else _LONG
-    if how == "overshoot" and step <= int(loss.track.steps[0]) + _AT_ONCE:
+    if how == "overshoot" and step <= int(rate.steps[0]) + _AT_ONCE:
         limit, unstable = limit * _WITH_RISE, _UNSTABLE * _WITH_RISE
     else:
         unstable = _UNSTABLE
@@ -85,7 +86,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "how": how,
                 "update_ratio": ratio,
                 "stability_ratio": edge,
-                "loss_left": loss.left,
+                "loss_left": None if loss is None else loss.left,
                 "seen_at": step,
             },
             source=rule.source,
@@ -96,6 +97,20 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
 def _edge(run: Run) -> float | None:
     values = np.concatenate([t.finite().values for t in tracks(run, "stability_ratio")] or [np.empty(0)])
     return float(np.median(values[: max(1, (len(values) + 1) // 2)])) if values.size else None
+
+
+def _blown_up(run: Run) -> tuple[str, int, str] | None:
+    """The overshoot of a loss that was not finite before there were enough losses for a progress."""
+    losses, opposed = loss_tracks(run)
+    if opposed or not losses or len(losses[0]) < 2 or losses[0].values.min() <= 0:
+        return None
+    values, steps = losses[0].values, losses[0].steps
+    high = np.flatnonzero(values >= _RISE * values[0])
+    if not high.size or not any(np.isnan(t.values).any() or np.isinf(t.values).any() for t in tracks(run, "loss")):
+        return None
+    at = int(steps[int(high[0])])
+    said = f"the loss rose from {number(float(values[0]))} to {number(float(values.max()))} and beyond all numbers"
+    return "overshoot", at, said
 
 
 def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
