@@ -18,6 +18,7 @@ FEWEST = 40
 """Losses below which a run is not cut."""
 
 _FIRST = 5
+_EARLY = 0.1
 _TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -96,8 +97,8 @@ def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
     """Median over weights of update over weight in a step at the typical learning rate; None if not measured.
 
     Weights that do not move at all (behind a zero initialisation, at first) are left out. `early`: of the first five
-    measurements alone, before long steps have made the weights large. Under momentum what is seen in the first steps is
-    divided by the part of the sum of gradients that has built up by then.
+    measurements within the first tenth of the run alone, before long steps have made the weights large. Under momentum
+    what is seen in the first steps is divided by the part of the sum of gradients that has built up by then.
     """
     ratios = table(run, "update_ratio")
     columns = [ratios.labels.index(label) for label in matrices(run) if label in ratios.labels]
@@ -109,8 +110,13 @@ def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
         values = values[np.isfinite(values) & (values > 0)]
         now = rate.at(step)
         if values.size and now:
-            found.append(float(np.median(values)) / (1.0 - momentum ** max(step, 1)) * typical(rate) / now)
-    return float(np.median(found[:_FIRST] if early else found)) if found else None
+            size = float(np.median(values)) / (1.0 - momentum ** max(step, 1)) * typical(rate) / now
+            found.append((step, size))
+    if not found:
+        return None
+    last = int(rate.steps[0]) + _EARLY * len(rate)
+    first = [size for step, size in found if step <= last][:_FIRST] or [found[0][1]]
+    return float(np.median(first if early else [size for _, size in found]))
 
 
 def typical(rate: Track) -> float:
