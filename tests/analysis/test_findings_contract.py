@@ -92,6 +92,7 @@ NAMES = frozenset(
         "eval_mode",
         "overhead",
         "memory_bytes",
+        "repeated_row_share",
     }
 )
 
@@ -153,5 +154,5 @@ def test_an_imported_log_is_judged_by_what_it_holds(tmp_path: Path) -> None:
     assert diagnosis.codes[0] == "diverging"
     assert "0.1" in diagnosis.findings[0].remedy
     unjudged = {entry.code for entry in diagnosis.not_assessed}
-    assert unjudged == set(RULES) - {"diverging", "loss-spike", "nonfinite"}
+    assert unjudged == set(RULES) - {"diverging", "loss-spike", "nonfinite", "plateau", "scheduler-misuse"}
     assert all(isinstance(entry, NotAssessed) and entry.missing for entry in diagnosis.not_assessed)

@@ -60,8 +60,10 @@ def test_a_planted_fault_is_found_with_evidence_that_exists(name: str, diagnosed
 @pytest.mark.parametrize(
     ("name", "root", "symptoms"),
     [
-        ("deep_relu_large_weights", "exploding-gradient", {"nonfinite", "diverging"}),
-        ("linear_too_fast", "diverging", {"nonfinite"}),
+        ("deep_relu_large_weights", "bad-init", {"exploding-gradient", "nonfinite", "diverging"}),
+        ("linear_too_fast", "lr-too-high", {"diverging", "nonfinite"}),
+        ("clipped_to_a_hundredth", "clipping-always-active", {"lr-too-low"}),
+        ("loss_scaled_to_nothing", "epsilon-underflow", {"lr-too-low"}),
         ("biases_far_below_zero", "dead-units", {"frozen-parameters"}),
     ],
 )

@@ -577,3 +577,84 @@ def learning_rate_jumps(record: Record) -> None:
     optimizer = Adam(model.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 100.0 if 120 <= step < 124 else 1.0)
     fit(record, model, optimizer, 250, schedule=schedule)
+
+
+@faulty("lr-too-low")
+def hardly_a_step(record: Record) -> None:
+    model = mlp(64, 64, 10)
+    fit(record, model, Adam(model.parameters(), 1e-6), 100)
+
+
+@faulty("lr-too-high")
+def steps_larger_than_the_weights(record: Record) -> None:
+    model = mlp(64, 64, 64, 10)
+    fit(record, model, Adam(model.parameters(), 0.3), 100)
+
+
+@faulty("scheduler-misuse")
+def schedule_in_epochs_stepped_in_batches(record: Record) -> None:
+    model = mlp(64, 64, 10)
+    optimizer = SGD(model.parameters(), 0.05)
+    fit(record, model, optimizer, 120, schedule=torch.optim.lr_scheduler.StepLR(optimizer, 10, 0.1))
+
+
+@faulty("clipping-always-active")
+def clipped_to_a_hundredth(record: Record) -> None:
+    model = mlp(64, 64, 10)
+    fit(record, model, SGD(model.parameters(), 0.1), 80, clip=0.01)
+
+
+@faulty("epsilon-underflow")
+def loss_scaled_to_nothing(record: Record) -> None:
+    model = mlp(64, 64, 10)
+    fit(record, model, Adam(model.parameters(), 1e-3), 80, loss_of=lambda out, y: 1e-10 * F.cross_entropy(out, y))
+
+
+@faulty("weight-decay-dominates")
+def decay_of_one(record: Record) -> None:
+    model = mlp(64, 64, 64, 10)
+    fit(record, model, SGD(model.parameters(), 0.1, weight_decay=1.0), 100)
+
+
+@faulty("saturated-units")
+def tanh_of_large_weights(record: Record) -> None:
+    model = mlp(64, 64, 64, 10, act=nn.Tanh)
+    nn.init.normal_(model[0].weight, std=2.0)
+    nn.init.normal_(model[2].weight, std=2.0)
+    fit(record, model, SGD(model.parameters(), 0.05), 60)
+
+
+@faulty("bad-init")
+def constant_weights(record: Record) -> None:
+    model = mlp(64, 64, 64, 10)
+    for parameter in model.parameters():
+        nn.init.constant_(parameter, 0.02)
+    fit(record, model, Adam(model.parameters(), 1e-3), 60)
+
+
+@faulty("bad-init")
+def logits_of_fifty(record: Record) -> None:
+    model = mlp(64, 64, 10)
+    nn.init.normal_(model[2].weight, std=10.0)
+    fit(record, model, Adam(model.parameters(), 1e-3), 60)
+
+
+@faulty("plateau")
+def line_through_parity(record: Record) -> None:
+    generator = torch.Generator().manual_seed(4)
+    inputs = torch.randint(2, (512, 8), generator=generator).float() * 2 - 1
+    targets = (inputs[:, :4].prod(1) > 0).long()
+    model = nn.Linear(8, 2)
+    fit(record, model, SGD(model.parameters(), 0.05), 150, size=64, data=(inputs, targets))
+
+
+@faulty("batch-too-small")
+def batch_of_one_at_a_high_rate(record: Record) -> None:
+    model = mlp(64, 64, 10)
+    fit(record, model, SGD(model.parameters(), 0.25), 300, size=1)
+
+
+@faulty("batch-too-large")
+def everything_in_every_step(record: Record) -> None:
+    model = mlp(64, 64, 10)
+    fit(record, model, SGD(model.parameters(), 0.05), 50, size=1797)

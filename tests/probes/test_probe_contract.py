@@ -69,6 +69,15 @@ def of_moments(view: UpdateView) -> Mapping[str, Sequence[float]]:
     return {"adam_second_moment_rms": roots, "epsilon_share": shares}
 
 
+def of_symmetry(view: UpdateView) -> Mapping[str, Sequence[float]]:
+    shares = []
+    for weight in view.before:
+        rows = array(weight).reshape(len(weight), -1) if weight.dim() and weight.numel() else np.empty((0, 1))
+        alike = [sum(np.array_equal(row, other) for other in rows) > 1 for row in rows]
+        shares.append(float(np.mean(alike)) if alike else math.nan)
+    return {"repeated_row_share": shares}
+
+
 def of_modules(view: ModuleView) -> Mapping[str, Sequence[float]]:
     out = array(view.output)
     if not out.size:
@@ -116,11 +125,12 @@ ORACLES: dict[str, Any] = {
     "carryover": of_gradients,
     "updates": of_updates,
     "second-moments": of_moments,
+    "symmetry": of_symmetry,
     "activations": of_modules,
     "outputs": of_losses,
     "inputs": of_inputs,
 }
-SINGLE = {"activations": 1e-6, "carryover": 1e-6, "second-moments": 1e-6, "outputs": 1e-6}
+SINGLE = {"activations": 1e-6, "carryover": 1e-6, "second-moments": 1e-6, "outputs": 1e-6, "symmetry": 1e-6}
 """Probes whose numbers are of single precision whatever they look at, and how closely they agree."""
 
 

@@ -116,7 +116,7 @@ def gradient_profiles(run: Run, fewest: int) -> tuple[DepthProfile, ...]:
             ("gradient_rms", biases, [levels[p["name"]] for p in biases]),
         )
         found += [
-            _profile(quantity, [str(p["name"]) for p in chosen], values)
+            depth_profile(quantity, [str(p["name"]) for p in chosen], values)
             for quantity, chosen, values in candidates
             if len(chosen) >= fewest
         ]
@@ -131,7 +131,8 @@ def _carries_signal(parameter: Mapping[str, Any], kind_of: Mapping[str, str]) ->
     return is_normalisation(kind_of[module]) or not (following and is_normalisation(kind_of[following[0]]))
 
 
-def _profile(quantity: str, labels: Sequence[str], values: Sequence[float]) -> DepthProfile:
+def depth_profile(quantity: str, labels: Sequence[str], values: Sequence[float]) -> DepthProfile:
+    """The profile of positive values of layers, given from the one nearest the input to the one nearest the output."""
     logs = np.log(np.maximum(np.asarray(values, dtype=np.float64), _SMALLEST))
     third = max(1, len(logs) // 3)
     ratio = float(np.exp(np.clip(np.median(logs[:third]) - np.median(logs[-third:]), -700.0, 700.0)))

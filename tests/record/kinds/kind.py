@@ -36,6 +36,7 @@ APPLIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "weight_rms": ("every training", ()),
     "update_rms": ("every training", ()),
     "update_ratio": ("every training", ()),
+    "repeated_row_share": ("weights of two or more rows", ()),
     "adam_second_moment_rms": ("optimizers like Adam", ("adam",)),
     "epsilon_share": ("optimizers like Adam", ("adam",)),
     "activation_rms": ("every model", ()),

@@ -122,5 +122,8 @@ rule = FindingRule(
         "unnormalized-inputs",
         "missing-zero-grad",
         "nonfinite",
+        "lr-too-high",
+        "bad-init",
+        "scheduler-misuse",
     ),
 )

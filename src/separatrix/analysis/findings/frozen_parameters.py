@@ -162,5 +162,5 @@ rule = FindingRule(
     needs=(),
     source="torch.optim documentation: an optimizer changes the parameters it was given, by the gradients they hold",
     assess=assess,
-    caused_by=("dead-units", "saturated-units", "nonfinite", "vanishing-gradient", "unnormalized-inputs"),
+    caused_by=("dead-units", "saturated-units", "nonfinite", "vanishing-gradient", "unnormalized-inputs", "bad-init"),
 )

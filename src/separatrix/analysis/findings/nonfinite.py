@@ -132,5 +132,14 @@ rule = FindingRule(
     needs=("loss",),
     source="IEEE 754 arithmetic: NaN and infinity propagate through every later operation",
     assess=assess,
-    caused_by=("diverging", "exploding-gradient", "unnormalized-inputs", "missing-zero-grad"),
+    caused_by=(
+        "diverging",
+        "exploding-gradient",
+        "unnormalized-inputs",
+        "missing-zero-grad",
+        "lr-too-high",
+        "bad-init",
+        "scheduler-misuse",
+        "epsilon-underflow",
+    ),
 )

@@ -80,5 +80,13 @@ rule = FindingRule(
     needs=("gradient_rms",),
     source="Glorot & Bengio 2010 (AISTATS); Hochreiter 1998; He et al. 2015, arXiv:1502.01852",
     assess=assess,
-    caused_by=("nonfinite", "diverging"),
+    caused_by=(
+        "nonfinite",
+        "diverging",
+        "lr-too-high",
+        "bad-init",
+        "saturated-units",
+        "dead-units",
+        "weight-decay-dominates",
+    ),
 )

@@ -1,0 +1,169 @@
+"""The learning rate is so high that steps overshoot: the loss jumps, bounces or stays where it was.
+
+Something must go wrong, in one of three ways, and steps must be seen to be too long for it to count.
+
+What goes wrong:
+
+- *overshoot*: within the first fifth of the run the loss (mean of five) rises to twice its start, and 30 % of the start
+  or more is left at the end. A catapult that ends well is a good high rate. It is one too if the loss is no number
+  any more before forty losses were seen.
+- *bounce*: neighbouring losses differ, at the end, by three times what batches explain: losses of single examples
+  scatter by about their mean, so those of batches of B by 1 / sqrt(B) of it (for B of 16 or more). Again with 30 % of
+  the start left, since a small loss is made of few examples and scatters more.
+- *stuck*: 60 % of the start or more is left.
+
+How steps are seen to be too long:
+
+- a step replaces a tenth of the weights (median of update_ratio over weights, in the first measurements; one in a
+  thousand is usual, and the first steps at high, good rates reach a tenth, rarely two): for *stuck*, where nothing else
+  tells, three tenths; or
+- the learning rate times curvature is four times what the optimizer bears (stability_ratio, median of the first half of
+  the measurements). Training at the edge hovers around 1, and networks start well up to 2, where the loss first rises
+  and then falls (Lewkowycz et al. 2020); four is beyond what they were seen to come back from; or
+- for *overshoot* in the first ten steps, the rise itself, with a tenth of both limits: nothing but a step is between
+  two losses. Exploding gradients, uncleared ones, and inputs or weights out of scale make long steps too; they are the
+  cause then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from separatrix.analysis.progress import Progress, progress, rates, relative_step, typical
+from separatrix.analysis.trends import loss_tracks, median_of, number, smoothed, tracks
+from separatrix.runs import Finding, FindingRule, NotAssessed, Run
+
+_LONG = 0.1
+_LONG_ALONE = 0.3
+_UNSTABLE = 4.0
+_WITH_RISE = 0.1
+_AT_ONCE = 10
+_EARLY = 0.2
+_RISE = 2.0
+_UNFINISHED = 0.3
+_STUCK = 0.6
+_BOUNCE = 3.0
+_FEWEST_EXAMPLES = 16
+_WIDTH = 5
+_USUAL = 5e-3
+
+
+def assess(run: Run) -> Sequence[Finding] | NotAssessed:
+    """One finding for the optimizer's learning rate."""
+    loss, rate = progress(run), rates(run)
+    ratio = None if rate is None else relative_step(run, rate, early=True)
+    edge = _edge(run)
+    harm = _blown_up(run) if loss is None else _harm(run, loss)
+    if (loss is None and harm is None) or rate is None or (ratio is None and edge is None):
+        return NotAssessed(rule.code, ("loss, learning_rate and update_ratio or stability_ratio over enough steps",))
+    if harm is None:
+        return []
+    how, step, said = harm
+    size, curved = ratio or 0.0, edge or 0.0
+    limit = _LONG_ALONE if how == "stuck" else _LONG
+    if how == "overshoot" and step <= int(rate.steps[0]) + _AT_ONCE:
+        limit, unstable = limit * _WITH_RISE, _UNSTABLE * _WITH_RISE
+    else:
+        unstable = _UNSTABLE
+    if size < limit and curved < unstable:
+        return []
+    peak = typical(rate)
+    facts = [f"a step replaces {number(size)} of the weights"] if size >= limit else []
+    facts += [f"learning rate times curvature is {number(curved)} of what is stable"] if curved >= unstable else []
+    return [
+        Finding(
+            code=rule.code,
+            severity="warning",
+            confidence=0.9 if size >= 2 * limit or curved >= 2 * unstable else 0.75,
+            step=int(rate.steps[0]),
+            summary=f"The learning rate {number(peak)} is too high: {said}, and {' and '.join(facts)}.",
+            remedy=_remedy(run, peak, size, curved),
+            evidence={
+                "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
+                "labels": [],
+                "how": how,
+                "update_ratio": ratio,
+                "stability_ratio": edge,
+                "loss_left": None if loss is None else loss.left,
+                "seen_at": step,
+            },
+            source=rule.source,
+        )
+    ]
+
+
+def _edge(run: Run) -> float | None:
+    values = np.concatenate([t.finite().values for t in tracks(run, "stability_ratio")] or [np.empty(0)])
+    return float(np.median(values[: max(1, (len(values) + 1) // 2)])) if values.size else None
+
+
+def _blown_up(run: Run) -> tuple[str, int, str] | None:
+    """The overshoot of a loss that was not finite before there were enough losses for a progress."""
+    losses, opposed = loss_tracks(run)
+    if opposed or not losses or len(losses[0]) < 2 or losses[0].values.min() <= 0:
+        return None
+    values, steps = losses[0].values, losses[0].steps
+    high = np.flatnonzero(values >= _RISE * values[0])
+    if not high.size or not any(np.isnan(t.values).any() or np.isinf(t.values).any() for t in tracks(run, "loss")):
+        return None
+    at = int(steps[int(high[0])])
+    said = f"the loss rose from {number(float(values[0]))} to {number(float(values.max()))} and beyond all numbers"
+    return "overshoot", at, said
+
+
+def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
+    """What goes wrong, the step at which it shows, and how to say it."""
+    values, steps = loss.track.values, loss.track.steps
+    level = smoothed(values, _WIDTH, "mean")[: max(_WIDTH, int(_EARLY * len(values)))]
+    batch = median_of(run, "batch_size")
+    many = batch is not None and batch >= _FEWEST_EXAMPLES
+    first = min(float(values[0]), loss.start) if many else loss.start
+    high = np.flatnonzero(level >= _RISE * first)
+    if not loss.left > _UNFINISHED:
+        return None
+    if high.size and first > 0:
+        peak = float(level.max())
+        at = int(steps[int(high[0])])
+        return "overshoot", at, f"the loss rose from {number(first)} to {number(peak)} by step {at}"
+    if batch is not None and many:
+        expected = loss.end / float(np.sqrt(batch))
+        if loss.noise >= _BOUNCE * expected:
+            said = f"the loss bounces by {number(loss.noise)} around {number(loss.end)} at the end"
+            return "bounce", loss.step_of(9), said
+    if loss.left > _STUCK:
+        return "stuck", int(steps[0]), f"{loss.left:.0%} of the loss is left"
+    return None
+
+
+def _remedy(run: Run, peak: float, size: float, curved: float) -> str:
+    bounds = [peak * _USUAL / size] if size > _USUAL else []
+    bounds += [peak / curved / 2] if curved > 1 else []
+    wanted = min(bounds) if bounds else peak / 10
+    why = (
+        f"the curvature at the first measurements puts the stable rate below {number(peak / curved)}"
+        if curved > 1
+        else f"a step then moves the weights by about {number(_USUAL)} of their size"
+    )
+    return (
+        f"Lower the learning rate from {number(peak)} to about {number(wanted)}: {why}. A warm-up helps at the start."
+    )
+
+
+rule = FindingRule(
+    code="lr-too-high",
+    title="The learning rate is too high",
+    needs=("loss", "learning_rate"),
+    source="Cohen et al. 2021, arXiv:2103.00065; Lewkowycz et al. 2020, arXiv:2003.02218; Bengio 2012, arXiv:1206.5533",
+    assess=assess,
+    caused_by=(
+        "batch-too-small",
+        "exploding-gradient",
+        "missing-zero-grad",
+        "unnormalized-inputs",
+        "bad-init",
+        "scheduler-misuse",
+        "epsilon-underflow",
+    ),
+)

@@ -1,0 +1,207 @@
+"""Rules about the learning rate, its schedule and clipping, on planted numbers; the oracle is how they were made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.analysis.synthetic import parameter, run_of
+
+from separatrix.analysis import Diagnosis, assess, rules
+from separatrix.runs import Finding
+
+RULES = rules()
+STEPS = 400
+META = {"parameters": [parameter("0.weight"), parameter("2.weight")]}
+
+
+def judged(code: str, path: Path, scalars: dict[str, Any], vectors: dict[str, Any] | None = None) -> Diagnosis:
+    with run_of(path / "run", scalars, vectors, META, steps=range(1, 9)) as run:
+        return assess(run, [RULES[code]])
+
+
+def only(diagnosis: Diagnosis) -> Finding:
+    (finding,) = diagnosis.findings
+    return finding
+
+
+def noisy(level: np.ndarray, spread: float = 0.02, seed: int = 0) -> np.ndarray:
+    return level * (1.0 + spread * np.random.default_rng(seed).standard_normal(len(level)))
+
+
+def steps_of(ratio: float) -> dict[str, Any]:
+    return {"update_ratio": ("parameter", {"0.weight": [ratio] * 8, "2.weight": [ratio] * 8})}
+
+
+FALLING = 0.1 + 2.2 * np.exp(-np.arange(STEPS) / 60)
+HARDLY = np.linspace(2.3, 2.2, STEPS)
+T = np.arange(STEPS) / STEPS
+
+
+class TestLearningRateTooLow:
+    def test_weights_that_hardly_move_are_found_with_a_higher_rate(self, tmp_path: Path) -> None:
+        found = only(judged("lr-too-low", tmp_path, {"loss": noisy(HARDLY), "learning_rate": [1e-6]}, steps_of(1e-5)))
+        assert found.severity == "warning"
+        assert found.evidence["path"] == pytest.approx(1e-5 * STEPS)
+        assert "from 1e-06 towards 0.0001" in found.remedy
+
+    def test_curvature_bounds_the_rate_that_is_advised(self, tmp_path: Path) -> None:
+        scalars = {"loss": noisy(HARDLY), "learning_rate": [1e-6], "stability_ratio": [0.05] * 8}
+        assert "towards 1e-05" in only(judged("lr-too-low", tmp_path, scalars, steps_of(1e-5))).remedy
+
+    @pytest.mark.parametrize(("loss", "ratio"), [(FALLING, 1e-5), (HARDLY, 1e-3)], ids=["it learns", "it moves"])
+    def test_silent(self, loss: np.ndarray, ratio: float, tmp_path: Path) -> None:
+        assert not judged(
+            "lr-too-low", tmp_path, {"loss": noisy(loss), "learning_rate": [1e-3]}, steps_of(ratio)
+        ).findings
+
+    def test_weights_that_converged_moved_enough(self, tmp_path: Path) -> None:
+        converged = 2.5 + 1.5 * np.exp(-np.arange(STEPS) / 30)
+        scalars = {"loss": noisy(converged), "learning_rate": [1e-3]}
+        assert not judged("lr-too-low", tmp_path, scalars, steps_of(1e-5)).findings
+
+    def test_a_weight_that_stands_still_tells_nothing_about_the_rate(self, tmp_path: Path) -> None:
+        vectors = {"update_ratio": ("parameter", {"0.weight": [0.0] * 8, "2.weight": [1e-3] * 8})}
+        scalars = {"loss": noisy(HARDLY), "learning_rate": [1e-3]}
+        assert not judged("lr-too-low", tmp_path, scalars, vectors).findings
+
+    def test_momentum_builds_up(self, tmp_path: Path) -> None:
+        # 0.9 ** -1 of the steady step is seen in the first step: 1e-5 there are 1e-4 later.
+        vectors = {"update_ratio": ("parameter", {"0.weight": [1e-5 * (1 - 0.9**k) / 0.1 for k in range(1, 9)]})}
+        scalars = {"loss": noisy(HARDLY), "learning_rate": [0.01], "momentum": [0.9]}
+        assert only(judged("lr-too-low", tmp_path, scalars, vectors)).evidence["update_ratio"] == pytest.approx(1e-4)
+
+    def test_a_schedule_that_ends_early_is_another_fault(self, tmp_path: Path) -> None:
+        rates = np.where(np.arange(STEPS) < 20, 1e-4, 1e-8)
+        assert not judged(
+            "lr-too-low", tmp_path, {"loss": noisy(HARDLY), "learning_rate": rates}, steps_of(1e-5)
+        ).findings
+
+
+class TestLearningRateTooHigh:
+    @pytest.mark.parametrize(
+        ("loss", "ratio", "how"),
+        [
+            (np.where(np.arange(STEPS) < 5, 2.3, np.where(np.arange(STEPS) < 40, 20.0, 2.3)), 0.05, "overshoot"),
+            (np.where(np.arange(STEPS) % 2, 1.0, 4.0), 0.15, "bounce"),
+            (np.full(STEPS, 2.2), 0.5, "stuck"),
+        ],
+    )
+    def test_found(self, loss: np.ndarray, ratio: float, how: str, tmp_path: Path) -> None:
+        scalars = {"loss": noisy(loss), "learning_rate": [0.3], "batch_size": [32.0]}
+        found = only(judged("lr-too-high", tmp_path, scalars, steps_of(ratio)))
+        assert found.evidence["how"] == how
+        assert f"from 0.3 to about {0.3 * 5e-3 / ratio:.3g}" in found.remedy
+
+    def test_a_loss_that_leaves_all_numbers_at_once_counts(self, tmp_path: Path) -> None:
+        loss = [2.0, 9.0, 300.0, 1e9, *[float("nan")] * 60]
+        found = only(judged("lr-too-high", tmp_path / "a", {"loss": loss, "learning_rate": [0.3]}, steps_of(0.05)))
+        assert (found.evidence["how"], found.evidence["loss_left"]) == ("overshoot", None)
+        calm = [2.0, 1.9, 1.8, *[float("nan")] * 60]
+        assert not judged(
+            "lr-too-high", tmp_path / "b", {"loss": calm, "learning_rate": [0.3]}, steps_of(0.05)
+        ).findings
+
+    def test_curvature_far_beyond_the_edge_counts_and_the_edge_does_not(self, tmp_path: Path) -> None:
+        for ratio, expected in ((1.2, ()), (8.0, ("lr-too-high",))):
+            scalars = {"loss": noisy(np.full(STEPS, 2.2)), "learning_rate": [0.3], "stability_ratio": [ratio] * 8}
+            assert judged("lr-too-high", tmp_path / str(ratio), scalars, steps_of(0.01)).codes == expected
+        assert "stable rate below 0.0375" in only(judged("lr-too-high", tmp_path / "x", scalars, steps_of(0.01))).remedy
+
+    @pytest.mark.parametrize(
+        ("loss", "ratio"),
+        [
+            (FALLING, 0.5),
+            (np.concatenate([[2.3, 6.0, 9.0, 6.0], FALLING[4:]]), 0.05),
+            (np.full(STEPS, 2.2), 1e-3),
+        ],
+        ids=["it learns", "catapult", "usual steps"],
+    )
+    def test_silent(self, loss: np.ndarray, ratio: float, tmp_path: Path) -> None:
+        scalars = {"loss": noisy(loss), "learning_rate": [0.3], "batch_size": [32.0]}
+        assert not judged("lr-too-high", tmp_path, scalars, steps_of(ratio)).findings
+
+
+class TestSchedulerMisuse:
+    def misuse(self, path: Path, rates: np.ndarray, loss: np.ndarray = HARDLY) -> Diagnosis:
+        return judged("scheduler-misuse", path, {"loss": noisy(loss), "learning_rate": rates})
+
+    @pytest.mark.parametrize(
+        ("rate_of", "how", "step"),
+        [
+            (lambda t: 0.9 ** (STEPS * t), "collapse", (40, 50)),
+            (lambda t: 0.1 ** np.floor(20 * t), "collapse", (35, 65)),
+            (lambda t: (1 + np.cos(np.pi * t * 3.5)) / 2, "rise", (105, 120)),
+            (lambda t: t / 50 + 1e-6, "endless warm-up", (0, 1)),
+        ],
+    )
+    def test_found(
+        self, rate_of: Callable[[np.ndarray], np.ndarray], how: str, step: tuple[int, int], tmp_path: Path
+    ) -> None:
+        rates = 0.1 * rate_of(T)
+        # What a rate of the first size would have done in 150 steps: the loss stops where the rate does.
+        loss = 0.5 + 1.8 * np.exp(-np.cumsum(rates) / 0.1 / 150)
+        found = only(self.misuse(tmp_path, rates, loss))
+        assert (found.evidence["how"], found.severity) == (how, "warning")
+        assert found.step is not None and step[0] <= found.step <= step[1]
+
+    def test_a_jump_counts_if_it_hurts(self, tmp_path: Path) -> None:
+        rates = np.where(np.arange(STEPS) < 200, 0.01, 0.1)
+        loss = np.where(np.arange(STEPS) < 200, 0.3, 2.0)
+        assert only(self.misuse(tmp_path / "a", rates, loss)).evidence["how"] == "jump"
+        assert not self.misuse(tmp_path / "b", rates, FALLING).findings
+
+    @pytest.mark.parametrize(
+        "rate_of",
+        [
+            lambda t: np.ones_like(t),
+            lambda t: (1 + np.cos(np.pi * t)) / 2,
+            lambda t: 1 - t,
+            lambda t: 1e-3**t,
+            lambda t: 0.1 ** np.floor(3 * t),
+            lambda t: np.minimum(20 * t, 1.0),
+            lambda t: np.where(t < 0.1, 10 * t, (1 + np.cos(np.pi * (t - 0.1) / 0.9)) / 2),
+            lambda t: (1 + np.cos(np.pi * (4 * t % 1))) / 2,
+            lambda t: 1e-4 + np.abs(8 * t % 2 - 1),
+            lambda t: 1e-5 * 1e6**t,
+        ],
+        ids=[
+            "constant",
+            "cosine",
+            "line",
+            "exponential",
+            "steps",
+            "warm-up",
+            "both",
+            "restarts",
+            "triangles",
+            "rate test",
+        ],
+    )
+    def test_schedules_that_people_want_are_silent(
+        self, rate_of: Callable[[np.ndarray], np.ndarray], tmp_path: Path
+    ) -> None:
+        assert not self.misuse(tmp_path, 0.1 * rate_of(T)).findings
+
+    def test_a_rate_that_follows_a_plateau_does_its_work(self, tmp_path: Path) -> None:
+        noise_floor = 0.5 + 1.8 * np.exp(-np.arange(STEPS) / 6)
+        assert not self.misuse(tmp_path, 0.1 * 0.1 ** np.floor(8 * np.maximum(T - 0.1, 0.0)), noise_floor).findings
+
+    def test_a_collapse_after_everything_is_learnt_does_no_harm(self, tmp_path: Path) -> None:
+        assert not self.misuse(tmp_path, 0.1 * 0.9 ** (STEPS * T), FALLING).findings
+
+
+class TestClippingAlwaysActive:
+    def test_strong_clipping_is_a_warning_weaker_one_is_worth_knowing(self, tmp_path: Path) -> None:
+        for factor, severity in ((0.02, "warning"), (0.2, "info")):
+            scalars = {"clip_coefficient": [factor] * 100, "gradient_norm": [1 / factor] * 100, "learning_rate": [0.1]}
+            found = only(judged("clipping-always-active", tmp_path / severity, scalars))
+            assert (found.severity, found.evidence["median_factor"]) == (severity, pytest.approx(factor))
+            assert f"acts as {0.1 * factor:.3g}" in found.remedy
+
+    @pytest.mark.parametrize("values", [[0.6] * 100, [1.0] * 100, [0.01] * 10 + [1.0, 0.01, 1.0] * 30])
+    def test_silent(self, values: list[float], tmp_path: Path) -> None:
+        assert not judged("clipping-always-active", tmp_path, {"clip_coefficient": values}).findings
