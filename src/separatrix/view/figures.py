@@ -12,13 +12,9 @@ from typing import Any
 import numpy as np
 
 from separatrix.runs import SeriesData
+from separatrix.runs.types import CHANGE_SERIES
 from separatrix.view.downsampling import Cells, Gap, Line, downsampled, pictured
 from separatrix.view.text import TIMES, count, number, shortened, visible
-
-CHANGE_SERIES = frozenset(
-    {"learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon", "skipped_steps", "loss_scale"}
-)
-"""Series recorded only when they change: each value holds until the next one."""
 
 _MOST_LINES = 12
 _MOST_UNORDERED_LINES = 4
