@@ -48,9 +48,10 @@ def correlation_modes(
 ) -> CorrelationModes:
     """Groups weights into `count` modes of correlated paths.
 
-    Correlations, without their sign, of `sampled` weights drawn at random are clustered hierarchically (average
-    linkage). The reference of a cluster is the weight with the highest mean correlation to the others. Then every
-    weight joins the reference that it is most correlated with, and its scale and offset are those of least squares.
+    Correlations, without their sign, of `sampled` weights drawn at random are clustered hierarchically (complete
+    linkage: the least correlated pair decides). The reference of a cluster is the weight with the highest mean
+    correlation to the others. Then every weight joins the reference that it is most correlated with, and its scale and
+    offset are those of least squares.
 
     Args:
         weights: a path (steps, size) of at least three steps.
@@ -99,7 +100,7 @@ def _references(units: NDArray[np.float64], count: int, sampled: int, seed: int)
     alike = np.minimum(np.abs(units[drawn] @ units[drawn].T), 1.0)
     distances = 1.0 - alike
     np.fill_diagonal(distances, 0.0)
-    clusters = fcluster(linkage(squareform(distances, checks=False), "average"), count, criterion="maxclust")
+    clusters = fcluster(linkage(squareform(distances, checks=False), "complete"), count, criterion="maxclust")
     found = []
     for cluster in np.unique(clusters):
         inside = np.flatnonzero(clusters == cluster)
