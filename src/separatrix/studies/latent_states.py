@@ -149,6 +149,10 @@ def _detour(states: LatentStates, times: Floats) -> tuple[float, NDArray[np.bool
     )
 
 
+def _from_small(visits: NDArray[np.bool_], large: NDArray[np.bool_]) -> float:
+    return float((visits & ~large).sum() / visits.sum())
+
+
 def _delay(states: LatentStates, times: Floats) -> float:
     return _detour(states, times)[0]
 
@@ -189,13 +193,15 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
             "states_found": float(whole.count),
             "states_follow_phases": _agreement(whole.paths, runs),
             "detours_delay": delay,
-            "small_weights_avoid_the_detour": float(visits[~runs.large].mean()),
+            "detour_is_of_large_weights": _from_small(visits, runs.large),
             "early_visits_explain_times": _explained(early, times),
         },
         controls={
             "noise": float(latent_states(noise, states=_STATES, starts=2, seed=seed).count),
             "shuffled_time": _agreement(shuffled, runs),
-            "visits_of_other_runs": float(draw.permutation(visits)[~runs.large].mean()),
+            "visits_of_other_runs": float(
+                np.mean([_from_small(draw.permutation(visits), runs.large) for _ in range(_SHUFFLES)])
+            ),
             "delay_of_other_runs": _of_other_runs(_delay, cut, times, draw),
             "times_of_other_runs": _of_other_runs(_explained, early, times, draw),
         },
@@ -224,16 +230,16 @@ study = Study(
             "int",
             20,
             "inputs, of which three matter",
-            16,
-            22,
-            reason="with fewer, all runs generalise as they fit; with more, most never do in 1500 steps",
+            17,
+            20,
+            reason="with fewer, runs generalise as they fit; with more, most never do in 1500 steps",
         ),
         Setting(
             "examples",
             "int",
             600,
             "training examples",
-            500,
+            580,
             800,
             reason="with fewer, most runs never generalise; with more, they do as they fit",
         ),
@@ -242,9 +248,9 @@ study = Study(
             "float",
             2.0,
             "large initial weights over those of torch's default",
-            1.7,
+            1.8,
             2.6,
-            reason="nearer to 1 all runs take one way; far above, runs from large weights never generalise in 1500 steps",
+            reason="nearer to 1 all runs take one way; far above, those from large weights do not generalise in time",
         ),
         Setting("weight_decay", "float", 0.1, "decoupled weight decay", 0.05, 0.2),
     ),
@@ -259,14 +265,14 @@ study = Study(
         Statement(
             "detours_delay",
             "at_least",
-            0.15,
+            0.2,
             "Runs cut at convergence: how much later those converge that visit a detour, over the mean time.",
         ),
         Statement(
-            "small_weights_avoid_the_detour",
+            "detour_is_of_large_weights",
             "at_most",
             0.2,
-            "Share of the runs from small weights that visit the longest detour.",
+            "Share of runs from small weights among those that visit the longest detour.",
         ),
         Statement(
             "early_visits_explain_times",
@@ -278,7 +284,7 @@ study = Study(
     controls=(
         Control("noise", "states_found", "White noise of that length."),
         Control("shuffled_time", "states_follow_phases", "The states of each run in random order."),
-        Control("visits_of_other_runs", "small_weights_avoid_the_detour", "Visits shuffled among the runs."),
+        Control("visits_of_other_runs", "detour_is_of_large_weights", "Visits shuffled among the runs, mean of 40."),
         Control("delay_of_other_runs", "detours_delay", "Times shuffled among the runs, mean of 40 shuffles."),
         Control("times_of_other_runs", "early_visits_explain_times", "Times shuffled among the runs, mean of 40."),
     ),

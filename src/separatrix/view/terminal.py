@@ -14,7 +14,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from separatrix.analysis.comparison import Parting, partings
 from separatrix.runs import SEVERITIES, Finding, Run, SeriesData, UsageError
 from separatrix.view.facts import SEVERITY_WORDS, STATUS_WORDS, facts, segment_notes, verdict
 from separatrix.view.figures import is_drawn_as_lines, lines_of
@@ -24,6 +23,7 @@ from separatrix.view.text import TIMES, count, flattened, number, shortened, vis
 
 if TYPE_CHECKING:
     from separatrix.analysis import Diagnosis
+    from separatrix.analysis.comparison import Parting
     from separatrix.runs.catalogue import CatalogueEntry
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
@@ -100,6 +100,8 @@ def render_comparison(runs: Sequence[Run], console: Console) -> None:
     Raises:
         UsageError: fewer than two runs are given.
     """
+    from separatrix.analysis.comparison import partings
+
     if len(runs) < 2:
         raise UsageError(f"compare needs at least two runs, got {len(runs)}: give the paths of two or more")
     names = _distinct_names(runs)
