@@ -153,6 +153,22 @@ def test_a_planted_detour_is_found_with_its_delay(seed: int) -> None:
     assert explained_held_out(bigram_shares(states), times) > 0.8
 
 
+def test_one_run_that_visits_neither_of_two_states_does_not_decide() -> None:
+    """Late runs visit state 1, the others state 2, except the latest of all, which visits neither."""
+    late = np.arange(24) % 2 == 0
+    paths = [np.array([0, 1 if long else 2, 3]) for long in late]
+    paths[1] = np.array([0, 0, 3])
+    times = np.where(late, 1300.0, 1000.0)
+    times[1] = 2500.0
+    ones = np.ones((4, 1))
+    states = LatentStates(
+        ("x",), ones[0], ones[0], ones, ones, np.ones(4) / 4, np.full((4, 4), 0.25), tuple(paths), 0.0, {4: 0.0}
+    )
+    found = detours(states, times)
+    assert found.optional == (1,)
+    assert [each.state for each in found.states] == [1]
+
+
 def test_times_that_have_nothing_to_do_with_states_show_no_detour() -> None:
     values = []
     states, given, _ = planted_runs(0)

@@ -275,3 +275,20 @@ def test_a_million_points_open_with_few_drawn(opened, tmp_path):
     drawn = view.page.evaluate("[...document.querySelector('#plot-loss .canvas').data[0].y]")
     assert 1000 < len(drawn) <= 4000
     assert max(drawn) == 40.0
+
+
+def test_phases_are_drawn_below_the_loss_and_stay_with_its_steps(make_run, opened):
+    steps = np.arange(300)
+    scalars = {"loss": 1.0 / (1.0 + steps / 20), "learning_rate": 0.1 * np.minimum(1.0, (steps + 1) / 60)}
+    opened_page = opened(make_run(scalars=scalars))
+    plot = opened_page.drawn("plot-loss")
+    name = plot.get_by_text("warm-up")
+    name.wait_for(timeout=20_000)
+    lines = plot.locator(".cartesianlayer .xy .plot").bounding_box()
+    assert name.bounding_box()["y"] > lines["y"] + lines["height"]
+    # Zoomed beyond the warm-up, its name is gone.
+    opened_page.page.evaluate(
+        "Plotly.relayout(document.querySelector('#plot-loss .canvas'), {'xaxis.range': [100, 200]})"
+    )
+    name.wait_for(state="detached", timeout=20_000)
+    assert opened_page.complaints == []

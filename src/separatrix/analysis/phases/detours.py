@@ -16,6 +16,7 @@ from separatrix.analysis.phases.latent import LatentStates
 from separatrix.runs.errors import UsageError
 
 _FEWEST_RUNS = 6
+_TELLING = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Detour:
 class Detours:
     """Regression of convergence time on visits of the states that some runs visit and others do not.
 
-    `states` are those with a positive delay, longest first; `optional` all that enter. `r2` is the share of the
-    variance of times that the regression explains, and `p_value` how often shuffled times are explained as well.
+    `states` are those with a positive delay, longest first; `optional` all that enter: a state is left out where fewer
+    than two runs visit it, miss it, or tell it from another one. `r2` is the share of the variance of times that the
+    regression explains, and `p_value` how often shuffled times are explained as well.
     """
 
     states: tuple[Detour, ...]
@@ -76,7 +78,7 @@ def detours(states: LatentStates, times: Float[np.ndarray, " runs"], *, shuffles
             f"{len(times)} times for {len(states.paths)} runs: give one finite time for each of six or more runs"
         )
     visits = state_shares(states) > 0
-    optional = [s for s in range(states.count) if 2 <= visits[:, s].sum() <= len(times) - 2]
+    optional = [s for s in range(states.count) if _TELLING <= visits[:, s].sum() <= len(times) - _TELLING]
     optional = _distinct(visits, optional, times)
     if not optional:
         return Detours((), (), 0.0, 1.0)
@@ -112,16 +114,16 @@ def explained_held_out(features: Float[np.ndarray, " runs features"], times: Flo
 
 
 def _distinct(visits: NDArray[np.bool_], optional: list[int], times: NDArray[np.float64]) -> list[int]:
-    """Of states that the same runs visit, or exactly the others, one that goes with late times.
+    """Of states that the same runs visit, or the others, but for one run at most, one that goes with late times.
 
-    The regression cannot tell them apart.
+    A single run cannot tell such states apart: its own time would decide.
     """
-    kept: dict[bytes, int] = {}
+    kept: list[int] = []
     for state in sorted(optional, key=lambda s: (-_difference(times, visits[:, s]), s)):
-        column = visits[:, state]
-        if column.tobytes() not in kept and (~column).tobytes() not in kept:
-            kept[column.tobytes()] = state
-    return sorted(kept.values())
+        differing = [int((visits[:, state] != visits[:, other]).sum()) for other in kept]
+        if all(_TELLING <= number <= len(times) - _TELLING for number in differing):
+            kept.append(state)
+    return sorted(kept)
 
 
 def _regression(features: NDArray[np.float64], times: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:

@@ -3,9 +3,8 @@
 The loss is averaged over sixty stretches of equal length. A plateau is at least a tenth of the run in which the
 averages stay within a fiftieth of the loss's whole range, or within six standard errors of their noise if that is more
 (sixty values of Gaussian noise rarely range wider), and fall at less than a fifth of the mean pace of the whole run;
-afterwards
-the loss falls by at least a fifth of the range below it. A loss that has come to rest at the end is no plateau: nothing
-tells whether it would fall again.
+afterwards the loss falls by at least a fifth of the range below it. A loss that has come to rest at the end is no
+plateau: nothing tells whether it would fall again.
 """
 
 from __future__ import annotations
