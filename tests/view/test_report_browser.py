@@ -284,8 +284,8 @@ def test_phases_are_drawn_below_the_loss_and_stay_with_its_steps(make_run, opene
     plot = opened_page.drawn("plot-loss")
     name = plot.get_by_text("warm-up")
     name.wait_for(timeout=20_000)
-    lines = plot.locator(".cartesianlayer .xy .plot").bounding_box()
-    assert name.bounding_box()["y"] > lines["y"] + lines["height"]
+    line = plot.locator("path.js-line").first.bounding_box()
+    assert name.bounding_box()["y"] > line["y"] + line["height"]
     # Zoomed beyond the warm-up, its name is gone.
     opened_page.page.evaluate(
         "Plotly.relayout(document.querySelector('#plot-loss .canvas'), {'xaxis.range': [100, 200]})"
