@@ -130,9 +130,11 @@ def test_series_are_ranked_by_when_they_part(tmp_path: Path) -> None:
     other = {name: values.copy() for name, values in base.items()}
     other["gradient_norm"][100:] += 1.0
     other["loss"][200:] += 1.0
-    clocks = {"step_seconds": draw.random(400)}
+    clocks = {"step_seconds": draw.random(400), "memory_bytes": draw.random(400)}
     first = run_of(tmp_path / "a", {**base, **clocks})
-    second = run_of(tmp_path / "b", {**other, "step_seconds": draw.random(400), "own": [1.0]})
+    second = run_of(
+        tmp_path / "b", {**other, "step_seconds": draw.random(400), "memory_bytes": draw.random(400), "own": [1.0]}
+    )
     with first, second:
         found = partings(first, second)
     assert [each.series for each in found] == ["gradient_norm", "loss", "eval_loss"]

@@ -28,7 +28,7 @@ from separatrix.runs.types import CHANGE_SERIES
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
-_CLOCKS = frozenset({"step_seconds", "overhead"})
+_OF_THE_MACHINE = frozenset({"step_seconds", "overhead", "memory_bytes"})
 _FEWEST = 15
 _STRETCHES = 50
 _SHORTEST = 5
@@ -70,10 +70,10 @@ def partings(first: Run, second: Run) -> tuple[Parting, ...]:
     """Where two runs part in each series that both hold at common steps, the earliest parting first.
 
     Ranked by the step of parting beyond noise, then by the first step that differs at all, then by excess; series that
-    never part come last. Times of the machine (`step_seconds`, `overhead`) are no part of a trajectory and left out.
+    never part come last. What is the machine's (`step_seconds`, `overhead`, `memory_bytes`) is left out.
     Cost: a few sorts of each series.
     """
-    shared = [name for name in first.names() if name in second and name not in _CLOCKS]
+    shared = [name for name in first.names() if name in second and name not in _OF_THE_MACHINE]
     found = (parting(first.series(name), second.series(name)) for name in shared)
     return tuple(sorted((each for each in found if each is not None), key=_rank))
 

@@ -278,7 +278,7 @@ study = Study(
         Statement(
             "early_visits_explain_times",
             "at_least",
-            0.3,
+            0.25,
             "R^2 of convergence times on the states visited up to the step at which the first run has converged.",
         ),
     ),
