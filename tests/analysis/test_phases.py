@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def run(folder: Path, make_run: Any, curves: Curves) -> tuple[Phase, ...]:
         for name, values in curves.items()
         if len(values)
     }
-    with open_run(make_run(scalars=scalars, folder=folder)) as opened:
+    with open_run(make_run(scalars=scalars, folder=folder)) as opened, warnings.catch_warnings():
+        warnings.simplefilter("error")
         return phases(opened)
 
 
@@ -225,3 +227,18 @@ def test_series_by_optimizer_are_no_single_curve(tmp_path: Path) -> None:
     values = waiting(0)["loss"]
     with run_of(tmp_path / "run", {"loss": {"one": values, "two": values[::-1]}}) as opened:
         assert phases(opened) == ()
+
+
+def test_a_rule_that_fails_is_said_and_hides_no_other(
+    make_run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: Any) -> list[Phase]:
+        raise ZeroDivisionError("oops")
+
+    rules = {"odd": PhaseRule("odd", "Odd", (("loss",),), "nobody", broken), **phase_rules()}
+    monkeypatch.setattr("separatrix.analysis.phases.phase.phase_rules", lambda: rules)
+    with (
+        open_run(make_run(scalars={"loss": waiting(0)["loss"]})) as opened,
+        pytest.warns(RuntimeWarning, match="'odd' failed on run .ZeroDivisionError: oops."),
+    ):
+        assert [phase.name for phase in phases(opened)] == ["plateau"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -58,7 +59,7 @@ def phases(run: Run) -> tuple[Phase, ...]:
 
     A phase is named only where the series that define it were recorded and show it; a run without them has none. Each
     rule reads its series at their own steps; one that needs two series takes the value of the sparser one's step from
-    the other by holding its last value. A rule that fails on a run finds nothing in it.
+    the other by holding its last value. A rule that fails on a run gives a warning and no phase.
     """
     found: list[Phase] = []
     for rule in phase_rules().values():
@@ -67,6 +68,8 @@ def phases(run: Run) -> tuple[Phase, ...]:
             try:
                 with np.errstate(all="ignore"):
                     found.extend(rule.find(run))
-            except Exception:
-                continue
+            except Exception as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                what = f"the rule of the phase {rule.name!r} failed on {run.name} ({reason}): it is left out"
+                warnings.warn(what, RuntimeWarning, stacklevel=2)
     return tuple(sorted(found, key=lambda phase: (phase.start, phase.end, phase.name)))
