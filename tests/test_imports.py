@@ -61,7 +61,7 @@ def test_every_public_name_has_a_home(name: str) -> None:
 def test_the_public_list_holds_nothing_else() -> None:
     import separatrix
 
-    lazily = {"Diagnosis", "Run", "SeparatrixError", "diagnose", "log", "open", "record"}
+    lazily = {"Diagnosis", "Run", "SeparatrixError", "diagnose", "indexed", "log", "open", "record"}
     assert set(separatrix.__all__) == lazily | {"__version__"}
 
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from separatrix.analysis import Diagnosis, diagnose
-    from separatrix.record import log, record
+    from separatrix.record import indexed, log, record
     from separatrix.runs import Run, SeparatrixError
     from separatrix.runs import open_run as open
 
 __version__ = "0.1.0"
 
-__all__ = ["Diagnosis", "Run", "SeparatrixError", "__version__", "diagnose", "log", "open", "record"]
+__all__ = ["Diagnosis", "Run", "SeparatrixError", "__version__", "diagnose", "indexed", "log", "open", "record"]
 
 # Resolved on first use, so that recording never pays for analysis and reading never pays for torch.
 _HOMES = {
@@ -21,6 +21,7 @@ _HOMES = {
     "Run": ("separatrix.runs", "Run"),
     "SeparatrixError": ("separatrix.runs", "SeparatrixError"),
     "diagnose": ("separatrix.analysis", "diagnose"),
+    "indexed": ("separatrix.record", "indexed"),
     "log": ("separatrix.record", "log"),
     "open": ("separatrix.runs", "open_run"),
     "record": ("separatrix.record", "record"),

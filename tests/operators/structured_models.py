@@ -24,6 +24,34 @@ class TiedText(nn.Module):
         return self.head(x[:, -2:])
 
 
+class Positions(nn.Module):
+    """Learned positions from tables: one broadcast to all examples twice, one with padding, one mixed beforehand."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.place = nn.Embedding(7, 5), nn.Embedding(6, 5)
+        self.padded, self.layer = nn.Embedding(6, 5, padding_idx=1), nn.Linear(5, 5)
+
+    def forward(self, tokens):
+        places = torch.arange(tokens.shape[1])
+        place = self.place(places)
+        x = self.table(tokens) + place
+        x = self.layer(x).tanh() + self.padded(places % 2)[None]
+        return (self.layer(x) + place).sin().sum(1)
+
+
+class MixedPositions(nn.Module):
+    """A table of positions that goes through another layer before it meets the examples: no rule covers it."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.place, self.layer = nn.Embedding(7, 5), nn.Embedding(4, 5), nn.Linear(5, 5)
+
+    def forward(self, tokens):
+        place = self.place(torch.arange(tokens.shape[1]))
+        return (self.table(tokens) + place + self.layer(place).sin()).tanh().sum(1)
+
+
 class Recurrent(nn.Module):
     def __init__(self):
         super().__init__()
@@ -129,12 +157,13 @@ STRUCTURED = {
         numbers(1, 4, 4, 4),
     ),
     "tied": (TiedText, tokens),
+    "positions": (Positions, tokens),
     "transformer": (lambda: Transformer(True), numbers(5, 3)),
     # as many positions as examples: only the gradients tell the axes apart
     "transformer-time-first": (lambda: Transformer(False), numbers(5, 3)),
     "by-hand": (ByHand, numbers(5, 3)),
 }
-FALLBACK = {"gru": (Recurrent, numbers(4, 3)), "unusual": (Unusual, numbers(3))}
+FALLBACK = {"gru": (Recurrent, numbers(4, 3)), "unusual": (Unusual, numbers(3)), "mixed": (MixedPositions, tokens)}
 EVERY = STRUCTURED | FALLBACK
 
 

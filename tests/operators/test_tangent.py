@@ -105,6 +105,41 @@ def test_single_precision_stays_within_the_documented_figure(name):
     assert relative(quietly(tangent_kernel, model.float(), x).double(), exact) < 1e-5
 
 
+@pytest.mark.parametrize(("name", "n"), [("mlp", 150), ("cnn-batchnorm", 67), ("transformer", 66), ("positions", 67)])
+def test_many_examples_are_halved_without_a_trace(name, n):
+    model, sample = build(name)
+    x = sample(n)
+    own = jacobian(model, x)
+    truth = torch.einsum("iap,jap->ij", own, own)
+    assert relative(tangent_kernel(model, x), truth) < 1e-9
+    assert relative(tangent_kernel(model, x, memory=100_000), truth) < 1e-9
+    parts = tangent_kernel(model, x, per_layer=True)
+    assert relative(sum(parts.values()), truth) < 1e-9
+
+
+@pytest.mark.parametrize("position", [0, -1])
+def test_positions_that_no_gradient_reaches_are_left_out(position):
+    class Read(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.matrix = nn.Linear(6, 7), nn.Parameter(torch.randn(7, 5))
+
+        def forward(self, x):
+            return (self.layer(x).tanh() @ self.matrix)[:, position]
+
+    model, x = Read().double(), torch.randn(9, 4, 6, dtype=torch.float64)
+    own = jacobian(model, x)
+    assert relative(tangent_kernel(model, x), torch.einsum("iap,jap->ij", own, own)) < 1e-12
+    full = torch.einsum("iap,jbp->ijab", own, own[:5])
+    assert relative(tangent_kernel(model, x, x[:5], "full"), full) < 1e-12
+
+
+def test_a_position_table_that_also_goes_elsewhere_falls_back():
+    model, sample = build("mixed")
+    with pytest.warns(JacobianFallbackWarning, match="place"):
+        tangent_kernel(model, sample(6))
+
+
 def test_half_precision_is_contracted_in_single():
     model, sample = build("mlp", torch.bfloat16)
     kernel = tangent_kernel(model, sample(4).bfloat16())

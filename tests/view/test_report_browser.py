@@ -292,3 +292,12 @@ def test_phases_are_drawn_below_the_loss_and_stay_with_its_steps(make_run, opene
     )
     name.wait_for(state="detached", timeout=20_000)
     assert opened_page.complaints == []
+
+
+def test_the_edge_of_stability_is_in_view_however_far_the_run_stays_from_it(opened, make_run):
+    report = opened(make_run(scalars={"loss": [2.0, 1.0, 0.5], "stability_ratio": [0.010, 0.012, 0.011]}))
+    report.drawn("plot-stability_ratio")
+    low, high = report.axis("plot-stability_ratio", "yaxis")
+    assert low < 0.01 and high > 1.0
+    assert "edge of stability" in report.page.locator("#plot-stability_ratio .canvas").inner_text()
+    assert report.complaints == []

@@ -4,7 +4,7 @@ Operators multiply vectors; estimators take any `LinearOperator`, or a dense sym
 model, its buffers and gradients, or the global random state.
 """
 
-from separatrix.operators._structure import CoupledExamplesError, JacobianFallbackWarning, StructureError
+from separatrix.operators._examples import CoupledExamplesError, JacobianFallbackWarning, StructureError
 from separatrix.operators.curvature import fisher, ggn, gradient_second_moment, hessian
 from separatrix.operators.density import LanczosQuadrature, SpectralDensity, lanczos_quadrature, spectral_density
 from separatrix.operators.errors import (

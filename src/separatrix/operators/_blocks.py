@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from separatrix.operators._structure import Block, Trace, pull
+from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, key_of, pull, terms_of
 from separatrix.operators._terms import (
+    Grams,
     Outer,
     Plain,
     Terms,
@@ -105,8 +106,19 @@ def _digest(build: Build, examples: slice, entries: slice, others: int, cut: Pla
 def _pulled(trace: Trace, outputs: Sequence[int], others: int, entries: int) -> dict[Block, Terms]:
     rights: dict[Block, Tensor] = {}
     rows: dict[Block, list[Terms]] = {}
-    for output in outputs:
-        for block, terms in pull(trace, _unit(trace, output)).items():
+    gathered: Gradients = {}
+    together: set[Block] = set()
+    for place, output in enumerate(outputs):
+        cotangent = _unit(trace, output)
+        gradients = backward(trace, cotangent)
+        if place == 0 and len(outputs) > 1:
+            together = _unchanged(trace, gradients, others, len(outputs), entries)
+            keys = {key_of(use.edge) for block in together for use, _ in trace.structured[block]}
+            gathered = {key: _room(gradients[key], len(outputs)) for key in keys}
+        for key, room in gathered.items():
+            room[place] = gradients[key][0]
+        each = [block for block in trace.structured if block not in together]
+        for block, terms in (terms_of(trace, each, gradients) | dense_terms(trace, cotangent)).items():
             if isinstance(terms, Outer) and terms.expand and terms.smaller_written(others, len(outputs)):
                 whole = terms.expanded(entries) if block not in rights else terms
                 if whole.expand is None:
@@ -114,7 +126,29 @@ def _pulled(trace: Trace, outputs: Sequence[int], others: int, entries: int) -> 
                 if block in rights:
                     terms = dataclasses.replace(terms, right=rights[block], expand=None)
             rows.setdefault(block, []).append(compact(terms, others, len(outputs), entries))
-    return {block: stacked(rows.pop(block)) for block in list(rows)}
+    return terms_of(trace, together, gathered) | {block: stacked(rows.pop(block)) for block in list(rows)}
+
+
+def _unchanged(trace: Trace, gradients: Gradients, others: int, count: int, entries: int) -> set[Block]:
+    """Blocks whose terms are the gradients of layer outputs themselves, for all cotangents at once, not written out."""
+    terms = terms_of(trace, trace.structured, gradients)
+    kept = {
+        block
+        for block, own in terms.items()
+        if isinstance(own, Outer) and own.varies == (True, False) and not own.smaller_written(others, count)
+    }
+    keys = {key_of(use.edge) for block in kept for use, _ in trace.structured[block]}
+    return kept | {
+        block
+        for block, own in terms.items()
+        if isinstance(own, Plain) and all(key_of(use.edge) in keys for use, _ in trace.structured[block])
+    }
+
+
+def _room(gradient: Tensor, count: int) -> Tensor:
+    """Empty (count, *output shape), cotangents beside each other for every example: what a product over them reads."""
+    first, *rest = gradient.shape[1:]
+    return gradient.new_empty(first, count, *rest).transpose(0, 1)
 
 
 def _unit(trace: Trace, output: int) -> Tensor:
@@ -157,8 +191,9 @@ def _slices(total: int, size: int) -> list[slice]:
 
 def _products(x: Mapping[Block, Terms], y: Mapping[Block, Terms], entries: int) -> dict[int, Tensor]:
     result: dict[int, Tensor] = {}
+    grams: Grams = {}
     for index, first, second in _aligned(x, y):
-        product = inner_products(first, second, entries)
+        product = inner_products(first, second, entries, grams)
         result[index] = result[index] + product if index in result else product
     return result
 

@@ -27,13 +27,15 @@ class Local:
     """What one call does to one of its tensors.
 
     `lead` brings the gradient to (c, *lead, *features); the examples are among the first `axes` leading axes; `terms`
-    makes the gradient of `tensor` from that.
+    makes the gradient of `tensor` from that. Where the output can be a table without examples, broadcast later, `chain`
+    takes the gradient of that output for each example (c, n, *output shape flattened) to that of `tensor`.
     """
 
     tensor: Tensor
     axes: int
     lead: Callable[[Tensor], Tensor]
     terms: Callable[[Tensor, Arrange], Terms]
+    chain: Callable[[Tensor], Terms] | None = None
 
 
 def _same(gradient: Tensor) -> Tensor:
@@ -49,7 +51,8 @@ def _plain(tensor: Tensor, axes: int, lead: Callable[[Tensor], Tensor], factor: 
 
     def terms(gradient: Tensor, arrange: Arrange) -> Terms:
         scaled = gradient if factor is None else gradient * lead(factor[None])
-        return Plain(arrange(scaled, scaled.ndim - 2).sum(2))
+        arranged = arrange(scaled, scaled.ndim - 2)
+        return Plain(arranged.squeeze(2) if arranged.shape[2] == 1 else arranged.sum(2))
 
     return Local(tensor, axes, lead, terms)
 
@@ -161,7 +164,13 @@ def _embedding(
             gradient = gradient * (input != padding_idx % len(weight)).unsqueeze(-1)
         return Lookup(arrange(input[None], axes), arrange(gradient, axes), len(weight))
 
-    return [Local(weight, axes, _same, terms)]
+    def chain(values: Tensor) -> Terms:
+        index, rows = input.reshape(1, 1, -1), values.reshape(*values.shape[:2], -1, weight.shape[1])
+        if padding_idx is not None:
+            rows = rows * (index != padding_idx % len(weight)).unsqueeze(-1)
+        return Lookup(index.expand(1, values.shape[1], -1), rows, len(weight))
+
+    return [Local(weight, axes, _same, terms, chain)]
 
 
 def _trailing_norm(normalized: Tensor, axes: int, weight: Tensor | None, bias: Tensor | None) -> list[Local]:

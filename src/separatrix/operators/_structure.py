@@ -9,38 +9,23 @@ announced.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
-import random
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
-from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged
+from separatrix.operators._examples import CoupledExamplesError, StructureError
+from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged, written_out
 from separatrix.operators._watching import Use, Watch
-from separatrix.operators.errors import NonFiniteError, OperatorError, ParameterError
+from separatrix.operators.errors import NonFiniteError
 
 PROBED = 4
 """Examples on which the layouts of a module's layers are found."""
-
-
-class CoupledExamplesError(OperatorError):
-    """A model whose output for one example depends on the rest of the batch, or on chance."""
-
-
-class StructureError(OperatorError):
-    """A model, output or loss of which per-example gradients cannot be taken."""
-
-
-class JacobianFallbackWarning(UserWarning):
-    """Parameters used in ways that no rule covers: their gradients are exact, but taken one example at a time."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +104,7 @@ def watch(
     if replay is not None and layouts is None and len(outputs) > 1:
         _compare(replay(0), outputs, 0)
     reachable, counts = _graph(outputs, observer.numbers)
-    calls = [call for call in observer.calls if call.node in reachable]
+    calls = [call for call in observer.calls if call.node in reachable and call.index < len(parameters)]
     reasons = {call.index: call.reason for call in calls if call.reason}
     for index, count in counts.items():
         if count != sum(call.count for call in calls if call.index == index):
@@ -131,8 +116,15 @@ def watch(
     placed = []
     fitted = _fitted(layouts, uses, len(outputs))
     found, certain = (fitted, True) if fitted is not None else _layouts(outputs, uses)
+    if fitted is None:
+        found = _complete(outputs, observer.tables, uses, found)
+    tables = _tables(observer.tables, dict(zip(uses, found, strict=True)))
     for use, layout in zip(uses, found, strict=True):
-        if layout is None:
+        if use in tables:
+            placed += tables[use]
+        elif use.index >= len(parameters):
+            continue
+        elif layout is None:
             reasons.setdefault(use.index, "no axis of its layer's output separates the examples")
         else:
             placed.append((use, layout))
@@ -140,30 +132,46 @@ def watch(
     for use, layout in placed:
         block = Block(use.index, use.start, use.start + use.local.tensor.numel())
         structured[block] = (*structured.get(block, ()), (use, layout))
+    parts = Counter(block.index for block in structured)
     for block in structured:
-        if any(_overlap(block, other) for other in structured):
+        if parts[block.index] > 1 and any(_overlap(block, other) for other in structured):
             reasons.setdefault(block.index, "used whole and in parts")
     structured = {block: parts for block, parts in structured.items() if block.index not in reasons}
     dense = {Block(index, 0, parameters[index].numel()): parameters[index] for index in sorted(reasons)}
     sources: tuple[Tensor, ...] = ()
     if dense:
         sources = outputs.unbind() if replay is None else tuple(_replayed(replay, outputs))
-    edges = {_key(use.edge): use.edge for parts in structured.values() for use, _ in parts}
+    edges = {key_of(use.edge): use.edge for parts in structured.values() for use, _ in parts}
     return Trace(outputs, tuple(edges.values()), structured, dense, sources, found if certain else None), reasons
+
+
+Gradients = dict[tuple[Node, int], Tensor]
+"""Gradients (c, *output shape) by the edge of the output, for c cotangents."""
 
 
 def pull(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
     """Per-example gradients of <cotangent[i], outputs[i]>, cotangent (n, entries), in factored form."""
-    gradients = dict(zip(map(_key, trace.edges), _backward(trace.outputs, trace.edges, cotangent), strict=True))
-    terms = {
-        block: merged([_terms(use, layout, gradients[_key(use.edge)].unsqueeze(0)) for use, layout in parts])
-        for block, parts in trace.structured.items()
+    return terms_of(trace, trace.structured, backward(trace, cotangent)) | dense_terms(trace, cotangent)
+
+
+def backward(trace: Trace, cotangent: Tensor) -> Gradients:
+    """Gradients (1, *output shape) of one cotangent (n, entries)."""
+    gradients = _backward(trace.outputs, trace.edges, cotangent)
+    return {key_of(edge): gradient.unsqueeze(0) for edge, gradient in zip(trace.edges, gradients, strict=True)}
+
+
+def terms_of(trace: Trace, blocks: Iterable[Block], gradients: Gradients) -> dict[Block, Terms]:
+    """Per-example gradients of some structured blocks in factored form."""
+    return {
+        block: merged([_terms(use, layout, gradients[key_of(use.edge)]) for use, layout in trace.structured[block]])
+        for block in blocks
     }
-    return terms | _dense_terms(trace, cotangent)
 
 
 def _terms(use: Use, layout: Layout, gradient: Tensor) -> Terms:
     terms = use.local.terms(use.local.lead(gradient), layout.arrange)
+    if use.chain is not None:
+        return use.chain(written_out(terms))
     if not use.transposed:
         return terms
     terms = terms.outer() if isinstance(terms, Lookup) else terms
@@ -172,7 +180,8 @@ def _terms(use: Use, layout: Layout, gradient: Tensor) -> Terms:
     return Outer(terms.right, terms.left, terms.left.shape[-1], varies=(terms.varies[1], terms.varies[0]))
 
 
-def _dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
+def dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
+    """Per-example gradients of the parameters without structure, from the graph of one example each."""
     parameters = list(trace.dense.values())
     if not parameters:
         return {}
@@ -210,7 +219,8 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.itemsize < 4 else tensor
 
 
-def _key(edge: GradientEdge) -> tuple[Node, int]:
+def key_of(edge: GradientEdge) -> tuple[Node, int]:
+    """What tells an edge apart."""
     return edge.node, edge.output_nr
 
 
@@ -299,12 +309,12 @@ def _layouts(outputs: Tensor, uses: Sequence[Use]) -> tuple[tuple[Layout | None,
     chosen[0], chosen[-1] = True, n == 1
     weights = (torch.rand(entries, generator=generator) + 0.5).to(outputs)
     chosen = chosen.to(outputs.device)
-    edges = {_key(use.edge): use.edge for use in uses}
+    edges = {key_of(use.edge): use.edge for use in uses}
     rows = [
         _backward(outputs, tuple(edges.values()), mask.to(outputs).unsqueeze(1) * weights) for mask in (chosen, ~chosen)
     ]
     gradients = dict(zip(edges, map(torch.stack, zip(*rows, strict=True)), strict=True))
-    layouts = tuple(_layout(use.local.lead(gradients[_key(use.edge)]), use.local.axes, chosen) for use in uses)
+    layouts = tuple(_layout(use.local.lead(gradients[key_of(use.edge)]), use.local.axes, chosen) for use in uses)
     return layouts, n > 1 and all(bool(gradient.any()) for gradient in gradients.values())
 
 
@@ -328,88 +338,47 @@ def _layout(gradients: Tensor, axes: int, chosen: Tensor) -> Layout | None:
     return None
 
 
-def selected(modules: Mapping[str, nn.Module], parameters: Sequence[Tensor] | None) -> tuple[list[Tensor], list[str]]:
-    """The parameters asked for (default: all that train) and the layer each belongs to, by its first owner's name.
+def _tables(sources: Mapping[int, Use], layouts: Mapping[Use, Layout | None]) -> dict[Use, list[tuple[Use, Layout]]]:
+    """For each use whose output holds no examples: the calls that broadcast that output to them, standing for it."""
+    result: dict[Use, list[tuple[Use, Layout]]] = {}
+    for number, source in sources.items():
+        consumers = [(use, layout) for use, layout in layouts.items() if use.index == number]
+        placed = [(use, layout) for use, layout in consumers if layout is not None]
+        whole = math.prod(_shape(source.edge))
+        partial = any(use.transposed or use.start or use.local.tensor.numel() != whole for use, _ in placed)
+        if layouts.get(source, True) is None and placed and len(placed) == len(consumers) and not partial:
+            result[source] = [(_chained(use, source), layout) for use, layout in placed]
+    return result
 
-    Raises:
-        ParameterError: none to differentiate, or one that is frozen, complex or not among the modules.
-        CoupledExamplesError: a batch normalisation that uses the batch's statistics.
+
+def _chained(use: Use, source: Use) -> Use:
+    """A use of the table that `source` made, as one of the parameter of `source`."""
+    local = dataclasses.replace(use.local, tensor=source.local.tensor)
+    return dataclasses.replace(use, index=source.index, start=source.start, local=local, chain=source.local.chain)
+
+
+def _complete(
+    outputs: Tensor, sources: Mapping[int, Use], uses: Sequence[Use], layouts: Sequence[Layout | None]
+) -> tuple[Layout | None, ...]:
+    """The layouts, None for calls that broadcast a table of which something else was made out of sight.
+
+    The gradients of all examples must add up to the table's own.
     """
-    owners: dict[int, str] = {}
-    everything: list[Tensor] = []
-    for prefix, root in modules.items():
-        for name, module in root.named_modules(prefix=prefix):
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
-                remedy = "call model.eval()" if module.running_mean is not None else "track its running statistics"
-                raise CoupledExamplesError(
-                    f"{type(module).__name__} {name!r} couples examples by the batch's statistics: {remedy}."
-                )
-            for parameter in module.parameters(recurse=False):
-                if id(parameter) not in owners:
-                    owners[id(parameter)] = name
-                    everything.append(parameter)
-    chosen = (
-        [parameter for parameter in everything if parameter.requires_grad] if parameters is None else list(parameters)
-    )
-    chosen = list({id(parameter): parameter for parameter in chosen}.values())
-    if not chosen:
-        raise ParameterError("No parameter requires a gradient: unfreeze some or name the ones to use.")
-    for position, parameter in enumerate(chosen):
-        if id(parameter) not in owners:
-            raise ParameterError(f"Parameter {position} of shape {tuple(parameter.shape)} belongs to no given module.")
-        if not parameter.requires_grad or not parameter.is_floating_point():
-            layer = owners[id(parameter)]
-            raise ParameterError(f"A parameter of layer {layer!r} is frozen or not real: leave it out or unfreeze it.")
-    return chosen, [owners[id(parameter)] for parameter in chosen]
+    incomplete: set[int] = set()
+    for number, source in sources.items():
+        (table,) = _tables({number: source}, dict(zip(uses, layouts, strict=True))).values() or [[]]
+        if table and not _adds_up(outputs, source, [(dataclasses.replace(use, chain=None), at) for use, at in table]):
+            incomplete.add(number)
+    return tuple(None if use.index in incomplete else layout for use, layout in zip(uses, layouts, strict=True))
 
 
-def announce(reasons: Mapping[int, str], layers: Sequence[str], stacklevel: int) -> None:
-    """Warn once of the parameters without structure."""
-    if reasons:
-        told = sorted({f"{layers[index] or 'the model itself'} ({reason})" for index, reason in reasons.items()})
-        warnings.warn(
-            f"Exact Jacobian rows, slower, instead of layer structure for: {'; '.join(told)}.",
-            JacobianFallbackWarning,
-            stacklevel=stacklevel,
-        )
-
-
-@contextlib.contextmanager
-def undisturbed(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Gradients enabled; random states and buffers as they were, afterwards."""
-    roots = list(modules)
-    buffers = {id(buffer): buffer for root in roots for buffer in root.buffers()}.values()
-    kept = [(buffer, buffer._version, buffer.detach().clone()) for buffer in buffers]
-    devices = {parameter.device for root in roots for parameter in root.parameters() if parameter.device.type == "cuda"}
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(sorted(devices, key=str)):
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-            with torch.no_grad():
-                for buffer, version, value in kept:
-                    if buffer._version != version:
-                        buffer.copy_(value)
-
-
-def examples_of(inputs: Tensor | Sequence[Tensor]) -> int:
-    """Number of examples along the first axis, the same for every input.
-
-    Raises:
-        StructureError: no inputs, none along the first axis, or different numbers of them.
-    """
-    counts = {len(tensor) if tensor.ndim else 0 for tensor in _tuple(inputs)}
-    if len(counts) != 1 or 0 in counts:
-        raise StructureError(f"Inputs hold {sorted(counts)} examples: give the same number, at least one, in each.")
-    return counts.pop()
-
-
-def run(model: nn.Module, inputs: Tensor | Sequence[Tensor], examples: slice) -> Any:
-    """The model's outputs for some examples."""
-    return model(*(tensor[examples] for tensor in _tuple(inputs)))
-
-
-def _tuple(inputs: Tensor | Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+def _adds_up(outputs: Tensor, source: Use, placed: Sequence[tuple[Use, Layout]]) -> bool:
+    generator = torch.Generator().manual_seed(len(outputs))
+    cotangent = (torch.rand(outputs.shape, generator=generator) + 0.5).to(outputs)
+    whole, *parts = _backward(outputs, [source.edge, *(use.edge for use, _ in placed)], cotangent)
+    summed = [
+        written_out(_terms(use, layout, part.unsqueeze(0))).sum((0, 1))
+        for (use, layout), part in zip(placed, parts, strict=True)
+    ]
+    total = torch.stack(summed).sum(0)
+    return bool((total - whole.flatten()).abs().max() <= torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max())

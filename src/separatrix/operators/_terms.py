@@ -113,8 +113,11 @@ Terms = Plain | Outer | Lookup
 _CACHED = 2**20
 """Numbers a block of examples may take where blocks are independent: what fits in a cache is faster."""
 
-_ROWS = 32
-"""Rows of a symmetric product computed at a time: the half below the diagonal is mirrored."""
+_ROWS = 64
+"""Rows below which a symmetric product is not halved."""
+
+Grams = dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]]
+"""Products of factors that have been made: a layer's weight and bias share that of their output gradients."""
 
 
 def written_out(terms: Terms) -> Tensor:
@@ -175,7 +178,12 @@ def _cat(parts: Sequence[Terms], axis: int) -> Terms:
 
     match parts[0]:
         case Plain():
-            return Plain(side("values", True))
+            # cotangents beside each other for every example, as a product over them reads them
+            return Plain(
+                torch.cat(
+                    [part.values.transpose(0, 1) for part in parts if isinstance(part, Plain)], 1 - axis
+                ).transpose(0, 1)
+            )
         case Lookup():
             return Lookup(side("index", False), side("right", True), parts[0].rows)
         case Outer():
@@ -214,19 +222,23 @@ def spread(terms: Terms) -> Terms:
             )
 
 
-def inner_products(x: Terms, y: Terms, entries: int) -> Tensor:
+def inner_products(x: Terms, y: Terms, entries: int, grams: Grams | None = None) -> Tensor:
     """Sum over cotangents of <gradient of x_i, gradient of y_j>: (n, m), with at most about `entries` numbers held.
 
     Positions are either compared pair by pair, n m t s (p + q) multiplications, or contracted first to gradients,
-    block by block, (n t + m s + n m) p q; the cheaper is taken.
+    block by block, (n t + m s + n m) p q; the cheaper is taken. `grams` is shared by calls whose terms are alive
+    together.
     """
+    grams = {} if grams is None else grams
     if isinstance(x, Plain) and isinstance(y, Plain):
         first = x.values.transpose(0, 1).flatten(1)
-        return _gram(first, first if x is y else y.values.transpose(0, 1).flatten(1))
+        second = first if x is y else y.values.transpose(0, 1).flatten(1)
+        views = first.data_ptr() == x.values.data_ptr() and second.data_ptr() == y.values.data_ptr()
+        return _shared_gram(first, second, grams) if views else _gram(first, second)
     if isinstance(x, Lookup) and isinstance(y, Lookup):
         return _lookup_products(x, y, entries)
     if isinstance(x, Outer) and isinstance(y, Outer):
-        return _outer_products(x, y, entries)
+        return _outer_products(x, y, entries, grams)
     return inner_products(Plain(written_out(x)), Plain(written_out(y)), entries)
 
 
@@ -256,14 +268,32 @@ def group_sums(terms: Terms, membership: Tensor) -> Tensor:
     return torch.stack([((left * weights[:, None]).flatten(2) @ right).flatten() for weights in membership])
 
 
+def _shared_gram(x: Tensor, y: Tensor, grams: Grams) -> Tensor:
+    """The product of two matrices that nobody changes, made once; both are kept, so that addresses stay theirs."""
+    key = (x.data_ptr(), y.data_ptr(), x.shape, y.shape, x.stride(), y.stride())
+    if key not in grams:
+        grams[key] = (x, y, _gram(x, y))
+    return grams[key][2]
+
+
 def _gram(x: Tensor, y: Tensor) -> Tensor:
-    if x is not y or len(x) < 2 * _ROWS:
+    if x is not y or len(x) <= _ROWS:
         return x @ y.mT
     result = x.new_empty(len(x), len(x))
-    for part in _slices(len(x), _ROWS):
-        result[part, part.start :] = x[part] @ x[part.start :].mT
-        result[part.stop :, part] = result[part, part.stop :].mT
+    _fill_symmetric(x, result)
     return result
+
+
+def _fill_symmetric(x: Tensor, result: Tensor) -> None:
+    """Product of x with itself, halves by halves: the block below the diagonal is the mirrored one above."""
+    if len(x) <= _ROWS:
+        result.copy_(x @ x.mT)
+        return
+    half = len(x) // 2
+    upper = x[:half] @ x[half:].mT
+    result[:half, half:], result[half:, :half] = upper, upper.mT
+    _fill_symmetric(x[:half], result[:half, :half])
+    _fill_symmetric(x[half:], result[half:, half:])
 
 
 def _few_positions(terms: Outer) -> bool:
@@ -317,17 +347,30 @@ def _lookup_products(x: Lookup, y: Lookup, entries: int) -> Tensor:
     return torch.cat(rows)
 
 
-def _outer_products(x: Outer, y: Outer, entries: int) -> Tensor:
+def _outer_products(x: Outer, y: Outer, entries: int, grams: Grams) -> Tensor:
     c, same = max(x.cotangents), x is y
-    x = x.expanded(entries)
-    y = x if same else y.expanded(entries)
+    x = _reached(x.expanded(entries))
+    y = x if same else _reached(y.expanded(entries))
     by_positions, by_weights = x.multiplications(y.examples, y.positions, c)
     if by_positions <= by_weights:
         c = c if all(x.varies) else 1
-        parts = [_position_products(_cotangent(x, a, c), _cotangent(y, a, c), entries) for a in range(c)]
+        pairs = [(_cotangent(x, a, c), _cotangent(y, a, c)) for a in range(c)]
+        parts = [_position_products(first, first if same else second, entries, grams) for first, second in pairs]
     else:
         parts = [_weight_products(_cotangent(x, a, c), _cotangent(y, a, c), same, entries) for a in range(c)]
     return torch.stack(parts).sum(0)
+
+
+def _reached(terms: Outer) -> Outer:
+    """The terms of the positions that a gradient reaches, where most have none: a model may be read at one position."""
+    if terms.positions == 1 or terms.left.shape[3] > 1 or terms.columns <= terms.positions or terms.expand is not None:
+        return terms
+    side = terms.left if terms.varies[0] else terms.right
+    kept = side.ne(0).any(dim=4).any(dim=3).any(dim=0).any(dim=0)
+    if 2 * int(kept.sum()) > terms.positions:
+        return terms
+    kept[0] |= not bool(kept.any())
+    return dataclasses.replace(terms, left=terms.left[:, :, kept], right=terms.right[:, :, kept])
 
 
 def _cotangent(terms: Outer, index: int, of: int) -> Outer:
@@ -339,18 +382,25 @@ def _cotangent(terms: Outer, index: int, of: int) -> Outer:
     return dataclasses.replace(terms, left=left, right=right)
 
 
-def _position_products(x: Outer, y: Outer, entries: int) -> Tensor:
+def _position_products(x: Outer, y: Outer, entries: int, grams: Grams) -> Tensor:
     (n, t, g), (m, s) = x.left.shape[1:4], y.left.shape[1:3]
 
     def rows(side: Tensor) -> Tensor:
         return side.permute(3, 1, 2, 0, 4).reshape(g, side.shape[1] * side.shape[2], -1)
 
+    size = max(1, entries // (2 * g * t * m * s))
+    if g == 1 and x.expand is None and y.expand is None and size >= n:
+        left, right = rows(x.left)[0], rows(x.right)[0]
+        others = (left, right) if x is y else (rows(y.left)[0], rows(y.right)[0])
+        share = _shared_gram if t == s == 1 else lambda first, second, _: _gram(first, second)
+        products = share(left, others[0], grams) * _gram(right, others[1])
+        return products if t == s == 1 else products.view(n, t, m, s).sum((1, 3))
     whole = y.block(slice(None))
     left, right = rows(whole.left), rows(whole.right)
     results = []
-    for part in _slices(n, entries // (2 * g * t * m * s)):
+    for part in _slices(n, size):
         block = x.block(part)
-        products = _gram(rows(block.left), left).mul_(_gram(rows(block.right), right))
+        products = (rows(block.left) @ left.mT).mul_(rows(block.right) @ right.mT)
         results.append(products.view(g, -1, t, m, s).sum((0, 2, 4)))
     return torch.cat(results)
 
@@ -361,7 +411,8 @@ def _weight_products(x: Outer, y: Outer, same: bool, entries: int) -> Tensor:
     def gradients(side: Outer, rows: slice, positions: int) -> Tensor:
         each = g * side.columns * (positions + p)
         blocks = (side.block(part) for part in _slices(side.examples, entries // each))
-        return torch.cat([_weights(block.left[..., rows], block.right).flatten(2)[0] for block in blocks])
+        parts = [_weights(block.left[..., rows], block.right).flatten(2)[0] for block in blocks]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     result = x.left.new_zeros(n, m)
     for rows in _slices(p, entries // (g * x.columns * (n if same else n + m))):

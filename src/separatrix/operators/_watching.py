@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,11 +15,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from separatrix.operators._layer_rules import EXPANSIONS, RULES, Local
+from separatrix.operators._terms import Terms
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Use:
-    """One use of a parameter's entries from `start` on, perhaps transposed, in a call whose output is at `edge`."""
+    """One use of a parameter's entries from `start` on, perhaps transposed, in a call whose output is at `edge`.
+
+    With `chain` the call used a table made of the parameter: it takes the table's gradients to the parameter's.
+    """
 
     index: int
     start: int
@@ -27,6 +31,7 @@ class Use:
     local: Local
     edge: GradientEdge
     versions: tuple[tuple[Tensor, int], ...]
+    chain: Callable[[Tensor], Terms] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +45,15 @@ class Call:
 
 
 class Watch(TorchFunctionMode):
-    """Notes what calls do with parameters while a forward runs."""
+    """Notes what calls do with parameters while a forward runs.
+
+    `tables` are outputs computed from a parameter by a use that can be chained; they count as further parameters.
+    """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         super().__init__()
-        self.parameters = parameters
+        self.parameters = list(parameters)
+        self.tables: dict[int, Use] = {}
         self.numbers = {id(parameter): i for i, parameter in enumerate(parameters)}
         self.uses: list[Use] = []
         self.calls: list[Call] = []
@@ -73,9 +82,14 @@ class Watch(TorchFunctionMode):
             copied = results[0] is output and output._is_view() and not any(output is tensor for tensor in tensors)
             result = output.clone() if copied else output  # a later in-place change of a view would cut its edge off
             uses = self._uses(func, args, kwargs, result)
-            if Counter(use.index for use in uses) == Counter(map(self.number, used)):
+            if self._counted(use.index for use in uses) == self._counted(map(self.number, used)):
                 self.uses += uses
                 output, results = result, [result]
+                for use in uses:
+                    if use.local.chain is not None:
+                        self.tables[len(self.parameters)] = use
+                        self.numbers[id(result)] = len(self.parameters)
+                        self.parameters.append(result)
             elif not is_view:
                 reason = f"used in {getattr(func, '__name__', func)}"
         node = get_gradient_edge(results[0]).node
@@ -83,6 +97,10 @@ class Watch(TorchFunctionMode):
             count = sum(tensor is self.parameters[index] for tensor in used)
             self.calls.append(Call(index, count, node, reason))
         return output
+
+    def _counted(self, indices: Iterable[int | None]) -> Counter[int]:
+        """How often each parameter occurs, tables left out."""
+        return Counter(index for index in indices if index is not None and index not in self.tables)
 
     def _uses(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> list[Use]:
         """What the rule of a function makes of a call; nothing where there is none or it refuses the arguments."""

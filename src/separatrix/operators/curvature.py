@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from separatrix.operators._second_order import lean_second_derivatives
 from separatrix.operators.checks import check_loss, check_outputs
 from separatrix.operators.errors import OperatorUsageError
 from separatrix.operators.likelihoods import sampler
@@ -41,7 +42,9 @@ def hessian(
     target = objective(model, data, parameters)
 
     def term(inputs: Any, targets: Any, count: float, position: int) -> Term:
-        return hessian_term(loss(target.outputs(inputs), targets), target.parameters, count)
+        with lean_second_derivatives(blocks is None):
+            value = loss(target.outputs(inputs), targets)
+        return hessian_term(value, target.parameters, count)
 
     return target.operator(term, blocks)
 

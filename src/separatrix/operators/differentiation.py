@@ -15,6 +15,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from separatrix.operators._second_order import is_lean
 from separatrix.operators.errors import NotTwiceDifferentiableError, OperatorError, StaleOperatorError
 
 _BATCHED_ELEMENTS = 16_384
@@ -75,7 +76,7 @@ def gradient_graph(
     Raises:
         NotTwiceDifferentiableError: a node is known to have no second derivative, or cuts the graph.
     """
-    custom: list[Any] = [node for node in graph if isinstance(node, BackwardCFunction)]
+    custom: list[Any] = [node for node in graph if isinstance(node, BackwardCFunction) and not is_lean(node)]
     for node in custom:
         _refuse_known(node.name())
     if custom and cotangent is None:

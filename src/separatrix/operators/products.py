@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from separatrix.operators._second_order import lean_second_derivatives
 from separatrix.operators.checks import check_gradient, check_loss, check_outputs, check_parameters
 from separatrix.operators.differentiation import (
     differentiable_twice,
@@ -223,7 +224,13 @@ def hessian_of(
         NonFiniteError: the loss or its gradient is not finite.
         NotTwiceDifferentiableError: a part has no second derivative (some show only at the first product).
     """
-    return kept(parameters, lambda: hessian_term(_loss(closure()), parameters), blocks=blocks)
+
+    def build() -> Term:
+        with lean_second_derivatives(blocks is None):
+            loss = _loss(closure())
+        return hessian_term(loss, parameters)
+
+    return kept(parameters, build, blocks=blocks)
 
 
 def ggn_of(

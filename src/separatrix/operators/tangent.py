@@ -10,17 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.operators._blocks import MEMORY, Build, block_kernels, layered, plan
-from separatrix.operators._structure import (
-    PROBED,
-    Layout,
-    Trace,
-    announce,
-    examples_of,
-    run,
-    selected,
-    undisturbed,
-    watch,
-)
+from separatrix.operators._examples import announce, examples_of, run, selected, undisturbed
+from separatrix.operators._structure import PROBED, Layout, Trace, watch
 from separatrix.operators.errors import OperatorUsageError
 
 if TYPE_CHECKING:

@@ -8,16 +8,18 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from separatrix.record.items import indexed
     from separatrix.record.recording import Recording, available_probes, log, record, start
 
-__all__ = ["Recording", "available_probes", "log", "record", "start"]
+__all__ = ["Recording", "available_probes", "indexed", "log", "record", "start"]
 
 
 def __getattr__(name: str) -> Any:
     # Resolved on first use: `watch` comes through here in processes that must not import torch.
     if name not in __all__:
         raise AttributeError(f"module 'separatrix.record' has no attribute {name!r}")
-    return getattr(importlib.import_module("separatrix.record.recording"), name)
+    home = "items" if name == "indexed" else "recording"
+    return getattr(importlib.import_module(f"separatrix.record.{home}"), name)
 
 
 class _CallableRoom(types.ModuleType):

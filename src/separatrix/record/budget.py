@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
-_SHARE_TO_SPEND = 0.85
+_SHARE_TO_SPEND = 0.8
 """Part of the allowance that measured work may take; the rest covers what cannot be measured from inside: caches, the
 interpreter lock shared with the writing thread, slower calls while hooks are armed."""
 
@@ -19,6 +20,15 @@ _LONGEST_SAVING_SECONDS = 60.0
 """Training time whose unspent allowance is kept at most, so that a pause is not followed by a burst."""
 
 
+@dataclasses.dataclass
+class Purse:
+    """A share of the allowance kept apart: what was spent of it, and what was earned but not kept."""
+
+    share: float
+    spent: float = 0.0
+    forgotten: float = 0.0
+
+
 class Budget:
     """Keeps measured overhead, (time in Separatrix) / (time outside it), at or below `fraction`."""
 
@@ -28,9 +38,7 @@ class Budget:
         self._rate = _SHARE_TO_SPEND * fraction
         self._started: float | None = None
         self._forgotten = 0.0
-        self._aside = 0.0
-        self._aside_spent = 0.0
-        self._aside_forgotten = 0.0
+        self._purses: dict[str, Purse] = {}
 
     def start(self) -> None:
         """Begin to count training time; later calls change nothing."""
@@ -55,31 +63,42 @@ class Budget:
 
         What is kept of unspent allowance is bounded, but always suffices for work of `wanted` seconds.
         """
-        earned = (1.0 - self._aside) * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
-        saved = earned - (self.spent - self._aside_spent) - self._forgotten
+        aside = sum(purse.share for purse in self._purses.values())
+        earned = (1.0 - aside) * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
+        saved = earned - (self.spent - sum(purse.spent for purse in self._purses.values())) - self._forgotten
         excess = saved - max(self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
         if excess > 0.0:
             self._forgotten += excess
             saved -= excess
         return saved
 
-    def set_aside(self, share: float) -> None:
-        """Keep this share of the allowance apart, in a purse for work that is rare and long."""
-        self._aside = share
+    def set_aside(self, share: float, name: str = "snapshots") -> None:
+        """Keep this share of the allowance apart, in a purse for work that is rare and long.
 
-    def purse(self, wanted: float = 0.0) -> float:
+        What was set aside before is a share of what is left.
+        """
+        for purse in self._purses.values():
+            purse.share *= 1.0 - share
+        self._purses[name] = Purse(share)
+
+    def purse(self, wanted: float = 0.0, name: str = "snapshots") -> float:
         """Seconds of what is set aside that may be spent now; bounded like `balance`."""
-        earned = self._aside * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
-        saved = earned - self._aside_spent - self._aside_forgotten
-        excess = saved - max(self._aside * self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
+        purse = self._purses.get(name)
+        if purse is None:
+            return 0.0
+        earned = purse.share * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
+        saved = earned - purse.spent - purse.forgotten
+        excess = saved - max(purse.share * self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
         if excess > 0.0:
-            self._aside_forgotten += excess
+            purse.forgotten += excess
             saved -= excess
         return saved
 
-    def take_from_purse(self, seconds: float) -> None:
+    def take_from_purse(self, seconds: float, name: str = "snapshots") -> None:
         """Of the time charged, or soon to be charged, this was spent on what the purse is for."""
-        self._aside_spent += seconds
+        purse = self._purses.get(name)
+        if purse is not None:
+            purse.spent += seconds
 
     def seconds_a_step(self, step: int) -> float:
         """Mean time of the training of `step` steps, at least a microsecond."""

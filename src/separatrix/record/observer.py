@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -34,11 +34,15 @@ class Observer:
 
     def __init__(self, writer: RunWriter, probes: Sequence[Probe], budget: Budget, memory_budget: float) -> None:
         self.sampler = Sampler(writer, probes, budget)
-        self.snapshots = Snapshots(writer, probes, budget)
+        self.snapshots = Snapshots(writer, probes, budget, memory_budget)
         self.hooks = LeafHooks(self._look_at_module, self._look_at_inputs, self._hook_failed, self.snapshots)
         self.plan: Plan | None = None
         self.subject: Subject | None = None
         self.compiled = False
+        self.on_attached: Callable[[], None] | None = None
+        """Called when models are known, or others than before."""
+        self.on_compiled: Callable[[], None] | None = None
+        """Called when hooks on modules must stay away from now on."""
         self._writer = writer
         self._budget = budget
         self._memory_budget = memory_budget
@@ -54,6 +58,8 @@ class Observer:
         self._let_go()
         self.subject = subject
         self.sampler.measure(subject.chunks(), subject.module_labels())
+        if self.on_attached is not None:
+            self.on_attached()
 
     def detach(self) -> None:
         """Let go of every parameter and module."""
@@ -93,6 +99,8 @@ class Observer:
         self.compiled = True
         self.hooks.disarm()
         self.snapshots.begin_compiled()
+        if self.on_compiled is not None:
+            self.on_compiled()
         series = self.sampler.series_of(Moment.MODULE, Moment.INPUT)
         message = "torch.compile hides the inside of the model: series of modules and inputs are not seen"
         self._writer.event("unseen", message, step=step, data={"series": series, "because": "torch.compile"})

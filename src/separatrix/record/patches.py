@@ -19,6 +19,7 @@ from torch.optim import optimizer as optim_module
 from separatrix.record.losses import WATCHED
 
 if TYPE_CHECKING:
+    from separatrix.record.examples import Examples
     from separatrix.record.session import Session
 
 _MISSING = object()
@@ -179,13 +180,15 @@ def _zero_grad(session: Session) -> Callable[..., Any]:
 
 
 def _loss(session: Session, kind: str) -> Callable[..., Any]:
-    lane, evaluations = session.lane, session.training.evaluations
+    lane, evaluations, examples = session.lane, session.training.evaluations, session.examples
 
     def make(original: Callable[..., Any]) -> Any:
         def loss(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
             if torch.compiler.is_compiling():
                 return result
+            if examples is not None and torch.is_grad_enabled():
+                examples.on_loss(kind, args, kwargs, result)
             if lane.open and torch.is_grad_enabled():
                 if args:
                     evaluations.note_outputs(args[0])
@@ -244,6 +247,35 @@ def _scaler_step(session: Session) -> Callable[..., Any]:
     return make
 
 
+def _next_index(examples: Examples) -> Callable[..., Any]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def next_index(iterator: Any) -> Any:
+            indices = original(iterator)
+            examples.on_indices(iterator, indices)
+            return indices
+
+        return next_index
+
+    return make
+
+
+def _next_batch(examples: Examples) -> Callable[..., Any]:
+    def make(original: Callable[..., Any]) -> Callable[..., Any]:
+        def next_batch(iterator: Any) -> Any:
+            try:
+                with examples.loading():
+                    batch = original(iterator)
+            except StopIteration:
+                examples.on_end(iterator)
+                raise
+            examples.on_batch(iterator, batch)
+            return batch
+
+        return next_batch
+
+    return make
+
+
 def _script(patches: Patches) -> Callable[..., Any]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def script(*args: Any, **kwargs: Any) -> Any:
@@ -285,6 +317,11 @@ def _listen(patches: Patches, session: Session) -> None:
     patches.wrap(GradScaler, "update", _after(session.calls.on_scaler_update))
     patches.wrap(torch.autograd.graph.saved_tensors_hooks, "__enter__", _before(session.calls.on_saved_tensors_hooks))
     patches.wrap(torch, "compile", _before(session.calls.on_compile))
+    if session.examples is not None:
+        from torch.utils.data.dataloader import _BaseDataLoaderIter
+
+        patches.wrap(_BaseDataLoaderIter, "_next_index", _next_index(session.examples))
+        patches.wrap(_BaseDataLoaderIter, "__next__", _next_batch(session.examples))
     # What `script` calls is wrapped where it exists, for the sake of those who imported `script` by name.
     home, name = (
         (torch.jit._script, "_script_impl") if hasattr(torch.jit._script, "_script_impl") else (torch.jit, "script")

@@ -77,6 +77,21 @@ class Recording:
         """Record a value of the user's own at the current step."""
         self._session.log(name, float(value))
 
+    @contextlib.contextmanager
+    def examples(self, ids: Sequence[Any]) -> Iterator[None]:
+        """The losses computed inside a `with` block are of the examples with these ids, one a row and in this order.
+
+        Ids are integers or texts. They count before what is known of DataLoaders. Without a probe of examples among
+        those chosen nothing happens, but for an event.
+        """
+        followed = self._session.examples
+        if followed is None:
+            self._session.say_unfollowed()
+            yield
+            return
+        with followed.given(ids):
+            yield
+
     def paused(self) -> contextlib.AbstractContextManager[None]:
         """Record nothing inside a `with` block: every hook and patch is removed until it ends."""
         return self._session.paused()

@@ -92,7 +92,7 @@ class Sampler:
         self._states: dict[str, dict[str, Any]] = {}
         self._failures: dict[str, int] = {}
         self._off: set[str] = set()
-        own = [probe for probe in probes if probe.moment is not Moment.SNAPSHOT]
+        own = [probe for probe in probes if probe.moment not in (Moment.SNAPSHOT, Moment.EXAMPLE)]
         self._series = {spec.name: (spec, writer.series(spec)) for probe in own for spec in probe.series}
         self._costs: dict[str, float] = {}
         self._taken: dict[str, float] = {}

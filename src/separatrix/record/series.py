@@ -29,3 +29,6 @@ RECORDER_SERIES: dict[str, SeriesSpec] = {
         SeriesSpec("overhead", description="time in Separatrix over time outside it, so far"),
     )
 }
+
+EPOCH = SeriesSpec("epoch", description="passes through the data begun, where single examples are followed")
+"""At the first step of each pass."""

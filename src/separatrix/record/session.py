@@ -13,6 +13,7 @@ import torch
 from separatrix.record import patches
 from separatrix.record.backwards import Backwards
 from separatrix.record.calls import Calls
+from separatrix.record.examples import Examples
 from separatrix.record.guard import guarded
 from separatrix.record.scaling import fused_factor, fused_skip
 from separatrix.record.tracks import BARE
@@ -29,9 +30,11 @@ class Session(Listener):
         super().__init__(training)
         self.backwards = Backwards(training)
         self.calls = Calls(training)
+        self.examples = Examples(training, training.example_probes) if training.example_probes else None
         self.lane = training.lane
         self._patches: patches.Patches | None = None
         self._stepping: list[int] = []
+        self._unfollowed_said = False
         for optimizer in optimizers:
             training.track(optimizer)
 
@@ -40,6 +43,8 @@ class Session(Listener):
         self.training.active = True
         self.writer.meta("config", self.training.config)
         self._patches = patches.install(self)
+        if self.examples is not None:
+            self.examples.start()
         if self.training.tracks or self.training.given:
             self._begin()
 
@@ -57,6 +62,9 @@ class Session(Listener):
         if self._patches is None:
             return
         self._finish()
+        if self.examples is not None:
+            self.examples.conclude()
+            self.examples.stop()
         self.training.active = False
         self.lane.lead(None)
         self.observer.detach()
@@ -74,6 +82,8 @@ class Session(Listener):
             return
         begin = time.perf_counter()
         self._finish()
+        if self.examples is not None:
+            self.examples.stop()
         self.observer.hooks.disarm()
         self.observer.hooks.wait_no_more()
         self._patches.remove()
@@ -83,6 +93,8 @@ class Session(Listener):
         finally:
             self.training.active = True
             self._patches = patches.install(self)
+            if self.examples is not None:
+                self.examples.start()
             if BARE in self.training.tracks:
                 self.observer.hooks.wait(self.training.before_forward)
             self.budget.exclude(time.perf_counter() - begin)
@@ -108,6 +120,14 @@ class Session(Listener):
             self.training.track(optimizer)
             self.training.discover()
             self.training.prepare()
+
+    @guarded
+    def say_unfollowed(self) -> None:
+        """Ids of examples were given, and no probe reads anything of examples."""
+        if not self._unfollowed_said:
+            self._unfollowed_said = True
+            message = "ids of examples were given, but no probe of examples was chosen: add probes='default,examples'"
+            self.writer.event("unseen", message, step=self.step, severity="warning")
 
     def steps_of(self, optimizer: torch.optim.Optimizer) -> int:
         """Steps seen of this optimizer."""

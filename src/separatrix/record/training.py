@@ -20,9 +20,10 @@ from separatrix.record.lane import Lane
 from separatrix.record.nonfinite import NonfiniteWatch
 from separatrix.record.observer import Latest, Observer
 from separatrix.record.scaling import LossScaling
+from separatrix.record.series import EPOCH
 from separatrix.record.subject import Subject
 from separatrix.record.tracks import BARE, Term, Track
-from separatrix.runs.probe import Probe
+from separatrix.runs.probe import Moment, Probe
 from separatrix.runs.writer import RunWriter
 
 _MOST_SKIP_EVENTS = 10
@@ -51,7 +52,11 @@ class Training:
         self.given = tuple(weakref.ref(model) for model in models)
         self.observer = Observer(writer, probes, self.budget, memory_budget)
         self.checkpoints = None if checkpoints is None else Checkpoints(writer.path, checkpoints)
-        self.journal = Journal(writer, frozenset(spec.name for probe in probes for spec in probe.series))
+        self.example_probes = tuple(probe for probe in probes if probe.moment is Moment.EXAMPLE)
+        taken = {spec.name for probe in probes for spec in probe.series} | (
+            {EPOCH.name} if self.example_probes else set()
+        )
+        self.journal = Journal(writer, frozenset(taken))
         self.evaluations = Evaluations(self.journal)
         self.nonfinite = NonfiniteWatch(writer)
         self.scaling = LossScaling()

@@ -11,12 +11,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from separatrix.runs import schema, thinning
 from separatrix.runs.errors import RecordingError, RunExistsError, RunUnreadableError, SeparatrixError
+from separatrix.runs.labels import Labels
 from separatrix.runs.types import Status
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "fuse.", "lustre", "gpfs", "beegfs", "drvfs", "vboxsf")
@@ -26,7 +27,17 @@ _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 Statement = tuple[str, tuple[Any, ...]]
 Point = tuple[int, int, float]
-Vector = tuple[int, int, int, "np.ndarray | None", np.ndarray]
+
+
+class Vector(NamedTuple):
+    """Values over labels at one step. Rows of this segment at the step `replaced` go when it is stored."""
+
+    series: int
+    step: int
+    first: int
+    positions: np.ndarray | None
+    values: np.ndarray
+    replaced: int | None = None
 
 
 def on_network_file_system(path: Path) -> bool:
@@ -69,7 +80,7 @@ class Known:
     series: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     dims: dict[int, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     dtypes: dict[int, np.dtype[Any]] = dataclasses.field(default_factory=dict)
-    labels: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    labels: dict[str, Labels] = dataclasses.field(default_factory=dict)
 
 
 class Database:
@@ -128,8 +139,9 @@ class Database:
             known.series[name, labels] = series
             known.dims[series] = tuple(json.loads(dims))
             known.dtypes[series] = np.dtype(dtype).newbyteorder("<")
-        for dim, position, label in execute("SELECT dim, position, label FROM labels"):
-            known.labels.setdefault(dim, {})[label] = position
+        for dim, label in execute("SELECT dim, label FROM labels ORDER BY dim, position"):
+            known.labels.setdefault(dim, Labels()).append(label)
+        self._rows_before = execute("SELECT ifnull(max(id), 0) FROM vectors").fetchone()[0]
         previous, self.previous_last_step = execute("SELECT max(id), max(last_step) FROM segments").fetchone()
         self.segment = 0 if previous is None else int(previous) + 1
         now = time.time()
@@ -176,10 +188,13 @@ class Database:
             self._insert_points(batch.points[start : start + _POINTS_AT_ONCE], refused)
         for vector in batch.vectors:
             try:
-                row = self._packed(*vector)
+                row = self._packed(vector.series, vector.step, vector.first, vector.positions, vector.values)
             except (TypeError, ValueError, OverflowError, LookupError) as error:
-                refused(vector[0], str(error))
+                refused(vector.series, str(error))
                 continue
+            if vector.replaced is not None:
+                where = (vector.series, vector.replaced, self._rows_before)
+                execute("DELETE FROM vectors WHERE series=? AND step=? AND id>?", where)
             execute("INSERT INTO vectors(series, step, first, positions, shape, data) VALUES(?,?,?,?,?,?)", row)
             self._reached(row[1], row[1])
         self._heartbeat = time.time()

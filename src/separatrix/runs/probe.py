@@ -22,6 +22,9 @@ class Moment(enum.Enum):
     """A leaf module has run in a training forward: ModuleView."""
     LOSS = "loss"
     """A loss function was computed from outputs and targets: LossView."""
+    EXAMPLE = "example"
+    """As LOSS, at every training step, where it is known which examples the rows are of: LossView, a row an example.
+    Readings over the dimension `example` have a value a row, in the order of the rows."""
     CARRYOVER = "carryover"
     """The first backward since the last step is about to run: ParameterView of what `.grad` holds."""
     GRADIENT = "gradient"

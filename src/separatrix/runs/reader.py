@@ -253,17 +253,18 @@ def _varying(specs: Sequence[SeriesSpec]) -> dict[str, tuple[str, ...]]:
 
 def query_functions(connection: sqlite3.Connection) -> Mapping[str, tuple[int, Any]]:
     """SQL functions, each with its number of arguments: those that read a label, and what the view `scalars` needs."""
-    positions: dict[int, dict[str, int]] = {}
+    dims: dict[int, str] = {}
     dtypes = {}
     for variants in read_specs(connection).values():
         for series, spec in variants:
             dtypes[series] = np.dtype(spec.dtype).newbyteorder("<")
             if len(spec.dims) == 1:
-                labels = read_labels(connection, spec.dims[0])
-                positions[series] = {label: index for index, label in enumerate(labels)}
+                dims[series] = spec.dims[0]
+    # Labels of examples may be millions: they are read when they are asked for.
+    positions = {dim: {label: i for i, label in enumerate(read_labels(connection, dim))} for dim in dims.values()}
 
     def place(label: str, series: int, first: int, where: bytes | None, data: bytes) -> int | None:
-        position = positions.get(series, {}).get(label)
+        position = positions.get(dims.get(series, ""), {}).get(label)
         if position is None:
             return None
         if where is None:

@@ -13,6 +13,8 @@ from separatrix.runs import schema
 
 _BUCKET = 4
 _FEWEST_VALUES = 64
+_FEWEST_PASSES = 8
+_OVER_EXAMPLES = '["example"]'
 _AT_ONCE = 1 << 16
 _BYTES_AT_ONCE = 1 << 24
 
@@ -113,6 +115,16 @@ def _thin_rows(connection: sqlite3.Connection, ids: list[int], dtype: str) -> in
     return len(dropped)
 
 
+def _thin_passes(connection: sqlite3.Connection, series: int) -> Iterator[int]:
+    """Drop every second pass over the examples, the same ones of every series; the first and the last two stay."""
+    query = "SELECT DISTINCT step FROM vectors WHERE series=? ORDER BY step"
+    steps = [step for (step,) in connection.execute(query, (series,))]
+    for step in steps[1:-2:2]:
+        with schema.transaction(connection):
+            done = connection.execute("DELETE FROM vectors WHERE series=? AND step=?", (series, step))
+        yield int(done.rowcount)
+
+
 def thin(connection: sqlite3.Connection) -> Iterator[int]:
     """Halve, roughly, the series that hold at least half as many bytes as the largest one.
 
@@ -126,10 +138,21 @@ def thin(connection: sqlite3.Connection) -> Iterator[int]:
         "SELECT series, count(*), sum(length(data)+ifnull(length(positions), 0)+48) FROM vectors GROUP BY series"
     ).fetchall()
     dtypes = dict(connection.execute("SELECT id, dtype FROM series").fetchall())
-    largest = max((size for _, values, size in (*points, *vectors) if values >= _FEWEST_VALUES), default=0)
+    passes = {series for (series,) in connection.execute("SELECT id FROM series WHERE dims=?", (_OVER_EXAMPLES,))}
+    query = "SELECT series, count(DISTINCT step) FROM vectors GROUP BY series"
+    vectors = [row for row in vectors if row[0] not in passes]
+    sizes = dict(connection.execute("SELECT series, sum(length(data)) FROM vectors GROUP BY series").fetchall())
+    recorded = [(series, n, sizes[series]) for series, n in connection.execute(query) if series in passes]
+    thinnable = [size for _, values, size in (*points, *vectors) if values >= _FEWEST_VALUES]
+    largest = max([*thinnable, *(size for _, steps, size in recorded if steps >= _FEWEST_PASSES)], default=0)
     for series, values, size in points:
         if values >= _FEWEST_VALUES and 2 * size >= largest:
             yield from _thin_points(connection, series)
     for series, values, size in vectors:
         if values >= _FEWEST_VALUES and 2 * size >= largest:
             yield from _thin_vectors(connection, series, dtypes[series])
+    # A pass is kept or dropped with all its series, the narrow ones too.
+    if any(steps >= _FEWEST_PASSES and 2 * size >= largest for _, steps, size in recorded):
+        for series, steps, _ in recorded:
+            if steps >= _FEWEST_PASSES:
+                yield from _thin_passes(connection, series)

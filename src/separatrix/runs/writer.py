@@ -19,6 +19,7 @@ import numpy as np
 from separatrix.runs import schema, thinning
 from separatrix.runs.database import Batch, Database, Point, Statement, StorageLostError, Vector
 from separatrix.runs.errors import RecordingError, RunExistsError, RunLockedError, RunUnreadableError
+from separatrix.runs.labels import Labels
 from separatrix.runs.locking import RunLock
 from separatrix.runs.redaction import Redactor
 from separatrix.runs.types import SeriesSpec, Severity, Status
@@ -68,6 +69,7 @@ class RunWriter:
         self._vectors: collections.deque[Vector] = collections.deque()
         self._statements: collections.deque[Statement] = collections.deque()
         self._batch = Batch()
+        self._sources: list[Callable[[], None]] = []
         self._refused: set[int] = set()
         self._given: dict[tuple[Any, ...], int] = {}
         self._closed = False
@@ -127,14 +129,21 @@ class RunWriter:
 
     def positions(self, dim: str, labels: Sequence[str]) -> list[int]:
         """Positions of `labels` along `dim`, new labels being added at the end."""
-        shown = [self._text(label) for label in labels]
         with self._declaring:
-            known = self._known.labels.setdefault(dim, {})
-            for label in shown:
-                if label not in known:
-                    self._statements.append(("INSERT INTO labels VALUES(?,?,?)", (dim, len(known), label)))
-                    known[label] = len(known)
-        return [known[label] for label in shown]
+            found, statements = self._known.labels.setdefault(dim, Labels()).placed(dim, labels, self._text)
+            self._statements.extend(statements)
+        return found
+
+    def number_labels(self, dim: str, count: int) -> bool:
+        """Make "0" to `count - 1` the labels at these positions along `dim`, in one statement however many there are.
+
+        False, and nothing done, if other labels stand there already.
+        """
+        with self._declaring:
+            statements = self._known.labels.setdefault(dim, Labels()).number(dim, count)
+            if statements is not None:
+                self._statements.extend(statements)
+        return statements is not None
 
     def scalar(self, series: int, step: int, value: float) -> None:
         """Hand over one value of a scalar series."""
@@ -147,7 +156,26 @@ class RunWriter:
 
         Labels left out were not measured at this step. The array must not be changed afterwards.
         """
-        self._vectors.append((series, step, first, positions, values))
+        self._vectors.append(Vector(series, step, first, positions, values))
+
+    def replace(
+        self,
+        series: int,
+        replaced: int,
+        step: int,
+        pieces: Sequence[tuple[int, np.ndarray | None, np.ndarray]],
+    ) -> None:
+        """Hand over values at `step`, pieces of (first, positions, values), in place of this segment's at `replaced`.
+
+        Both happen in one transaction, so that at any moment a run holds the one or the other.
+        """
+        rows = [Vector(series, step, *piece) for piece in pieces]
+        # In one go, so that all of them are taken into the same transaction.
+        self._vectors.extend([row._replace(replaced=None if index else replaced) for index, row in enumerate(rows)])
+
+    def gather(self, source: Callable[[], None]) -> None:
+        """Call `source`, on the thread that stores, before each time of storing: it hands over what it has gathered."""
+        self._sources.append(source)
 
     def event(
         self,
@@ -271,6 +299,8 @@ class RunWriter:
 
     def _take(self) -> None:
         """Move what was handed over into the batch, which is kept until it is in the file."""
+        for source in self._sources:
+            source()
         # Values first: their series and labels were queued before them and so are among the statements taken after.
         points, vectors = len(self._points), len(self._vectors)
         batch = self._batch
@@ -321,6 +351,7 @@ class RunWriter:
         self._points = collections.deque(maxlen=0)
         self.point = self._points.append
         self._vectors = collections.deque(maxlen=0)
+        self._sources = []
         self._statements = collections.deque(maxlen=0)
 
     def _say_gap(self) -> None:

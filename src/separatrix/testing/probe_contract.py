@@ -228,6 +228,35 @@ def _loss_views() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "regression", lambda: LossView("mse_loss", torch.randn(4, 2), torch.randn(4, 2), {})
 
 
+def _example_views() -> Iterator[tuple[str, Callable[[], object]]]:
+    """Losses whose rows are examples: as of losses, but none that a single number or row of scores was given for."""
+    rows = ("one row",)
+    yield from ((name, make) for name, make in _loss_views() if name not in rows)
+    for dtype in (torch.float64, torch.float32):
+        name = str(dtype).removeprefix("torch.")
+
+        def logits(dtype: torch.dtype = dtype) -> LossView:
+            return LossView(
+                "binary_cross_entropy_with_logits", torch.randn(6).to(dtype), torch.arange(6).to(dtype) % 2, {}
+            )
+
+        def chances(dtype: torch.dtype = dtype) -> LossView:
+            return LossView(
+                "binary_cross_entropy", torch.rand(6, 1).to(dtype), torch.arange(6).to(dtype)[:, None] % 2, {}
+            )
+
+        def logarithms(dtype: torch.dtype = dtype) -> LossView:
+            scores = torch.randn(6, 3).to(dtype).log_softmax(1)
+            return LossView(
+                "nll_loss", scores, torch.arange(6) % 3, {"weight": torch.tensor([1.0, 2.0, 3.0]).to(dtype)}
+            )
+
+        def numbers(dtype: torch.dtype = dtype) -> LossView:
+            return LossView("mse_loss", torch.randn(4, 1).to(dtype), torch.randn(4, 1).to(dtype), {})
+
+        yield from ((f"{name}, {kind.__name__}", kind) for kind in (logits, chances, logarithms, numbers))
+
+
 def _input_views() -> Iterator[tuple[str, Callable[[], object]]]:
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         for rows in (5, 1, 0):
@@ -248,6 +277,7 @@ _VIEWS: dict[Moment, Callable[[], Iterator[tuple[str, Callable[[], object]]]]] =
     Moment.INPUT: _input_views,
     Moment.MODULE: _module_views,
     Moment.LOSS: _loss_views,
+    Moment.EXAMPLE: _example_views,
     Moment.CARRYOVER: _parameter_views,
     Moment.GRADIENT: _parameter_views,
     Moment.UPDATE: _update_views,

@@ -16,6 +16,9 @@ from separatrix.runs.types import CHANGE_SERIES
 from separatrix.view.downsampling import Cells, Gap, Line, downsampled, pictured
 from separatrix.view.text import TIMES, count, number, shortened, visible
 
+LEVELS = {"stability_ratio": (1.0, "edge of stability"), "sgd_trace_ratio": (1.0, "edge for single examples")}
+"""Values that a series is to be read against, and what they are."""
+
 _MOST_LINES = 12
 _MOST_UNORDERED_LINES = 4
 _TABLE_ROWS = 24
@@ -141,6 +144,7 @@ def line_plot(
         "marks": list(marks),
         "rules": _rules(rules),
         "bands": _bands(bands),
+        "levels": [{"value": v, "text": plot_text(text)} for data in parts for v, text in _levels(data.name)],
         "y": plot_text(parts[0].units or ("" if len(parts) > 1 else parts[0].name)),
         "log": _wants_log(finite, title),
         "positive": bool((finite > 0).any()),
@@ -247,6 +251,10 @@ def _bands(bands: Sequence[Band]) -> list[dict[str, Any]]:
         text = {"name": plot_text(band.name, 32), "text": plot_text(band.text, 120)}
         placed.append({"start": float(band.start), "end": float(band.end), "lane": lane, **text})
     return placed
+
+
+def _levels(name: str) -> Sequence[tuple[float, str]]:
+    return [LEVELS[name]] if name in LEVELS else []
 
 
 def _wants_log(finite: np.ndarray, title: str) -> bool:
