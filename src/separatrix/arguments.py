@@ -130,8 +130,9 @@ def _add_readers(commands: Commands) -> None:
     )
     report.set_defaults(command="report")
 
-    compare = commands.add_parser("compare", help="show runs side by side")
+    compare = commands.add_parser("compare", help="show runs side by side, and where they part")
     compare.add_argument("runs", type=_path, nargs="+", metavar="RUN")
+    compare.add_argument("--json", action="store_true", help="print one JSON document")
     compare.set_defaults(command="compare")
 
     diagnose = commands.add_parser("diagnose", help="say what is wrong or remarkable in runs, and what to do")

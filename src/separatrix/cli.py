@@ -121,6 +121,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    from separatrix.analysis.comparison import compared
     from separatrix.runs import open_run
     from separatrix.view import render_comparison
 
@@ -128,8 +129,11 @@ def _compare(options: argparse.Namespace) -> int:
         raise UsageError("compare needs at least two runs: `separatrix compare RUN RUN`")
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(open_run(path)) for path in options.runs]
-        with _console() as console:
-            render_comparison(runs, console)
+        if options.json:
+            _print_json(compared(runs))
+        else:
+            with _console() as console:
+                render_comparison(runs, console)
     return EXIT_FINE
 
 

@@ -67,6 +67,24 @@ def test_compare(run_separatrix: RunSeparatrix, make_run: MakeRun) -> None:
     assert "second" in out
 
 
+def test_compare_says_where_runs_part(
+    run_separatrix: RunSeparatrix, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = [value if step < 40 else value + 5.0 for step, value in enumerate(FALLING)]
+    first, second = make_run("first", scalars={"loss": FALLING}), make_run("second", scalars={"loss": changed})
+    code, out, err = run_separatrix("compare", first, second, env={"COLUMNS": "160"})
+    assert (code, err) == (0, "")
+    assert "first and second part at step 41, in loss." in out
+    assert re.search(r"loss +40 +41 +41 +0\.4 +5\.4", out), out
+    assert main(["compare", "--json", str(first), str(second), str(first)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["runs"] == [str(first), str(second), str(first)]
+    parted, same = document["partings"]
+    assert [each["parts_at"] for each in parted["series"]] == [41]
+    assert (same["series"][0]["differs_at"], same["series"][0]["equal_until"]) == (None, 60)
+    assert document["series"]["loss"][1]["highest_step"] == 41
+
+
 def test_diagnose_exit_codes_and_output(run_separatrix: RunSeparatrix, make_run: MakeRun) -> None:
     good, bad = make_run("good", scalars={"loss": FALLING}), make_run("bad", scalars={"loss": BROKEN})
     assert main(["diagnose", str(good)]) == 0

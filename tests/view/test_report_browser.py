@@ -277,6 +277,23 @@ def test_a_million_points_open_with_few_drawn(opened, tmp_path):
     assert max(drawn) == 40.0
 
 
+def test_phases_are_drawn_below_the_loss_and_stay_with_its_steps(make_run, opened):
+    steps = np.arange(300)
+    scalars = {"loss": 1.0 / (1.0 + steps / 20), "learning_rate": 0.1 * np.minimum(1.0, (steps + 1) / 60)}
+    opened_page = opened(make_run(scalars=scalars))
+    plot = opened_page.drawn("plot-loss")
+    name = plot.get_by_text("warm-up")
+    name.wait_for(timeout=20_000)
+    line = plot.locator("path.js-line").first.bounding_box()
+    assert name.bounding_box()["y"] > line["y"] + line["height"]
+    # Zoomed beyond the warm-up, its name is gone.
+    opened_page.page.evaluate(
+        "Plotly.relayout(document.querySelector('#plot-loss .canvas'), {'xaxis.range': [100, 200]})"
+    )
+    name.wait_for(state="detached", timeout=20_000)
+    assert opened_page.complaints == []
+
+
 def test_the_edge_of_stability_is_in_view_however_far_the_run_stays_from_it(opened, make_run):
     report = opened(make_run(scalars={"loss": [2.0, 1.0, 0.5], "stability_ratio": [0.010, 0.012, 0.011]}))
     report.drawn("plot-stability_ratio")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tests.view.support import HEALTHY, HOSTILE, HandDiagnosis, finding
 
-from separatrix.runs import Event, NotAssessed, RunWriter, SeriesSpec, Status, UsageError, open_run
+from separatrix.runs import Event, NotAssessed, RunWriter, SeriesData, SeriesSpec, Status, UsageError, open_run
 from separatrix.view import write_report
 
 
@@ -312,6 +312,33 @@ def test_values_recorded_on_change_hold_to_the_end(make_run, page):
     assert line["held"]
     np.testing.assert_array_equal(_unpacked(line["x"]), [1, 4, 9])
     np.testing.assert_array_equal(_unpacked(line["y"]), np.array([0.1, 0.01, 0.01], dtype=np.float32))
+
+
+def test_phases_are_a_ribbon_under_the_loss_and_a_table(make_run, page):
+    steps = np.arange(400)
+    rate = 0.1 * np.minimum(1.0, (steps + 1) / 50) * np.where(steps < 200, 1.0, 0.5 + 0.5 * np.cos((steps - 200) / 64))
+    loss = 2.0 + np.exp(-steps / 40) - 0.0015 * steps - 0.002 * np.clip(steps - 200, 0, None)
+    loss = loss + 0.02 * np.random.default_rng(0).standard_normal(400)
+    found = page(make_run(scalars={"loss": loss, "learning_rate": rate}), HEALTHY)
+    bands = found.plots["plot-loss"]["bands"]
+    assert [(band["name"], band["lane"]) for band in bands] == [("warm-up", 0), ("annealing", 0)]
+    assert (bands[0]["start"], bands[0]["end"]) == (1, 50)
+    assert "warm-up 1 to 50 95 % sure" in found.text
+    assert found.plots["plot-learning_rate"]["bands"] == []
+    without = page(make_run("plain", scalars={"loss": loss}), HEALTHY)
+    assert without.plots["plot-loss"]["bands"] == []
+    assert not any(attributes.get("id") == "phases" for _, attributes in without.elements)
+
+
+def test_bands_that_meet_lie_in_lanes_of_their_own():
+    from separatrix.view.figures import Band, line_plot
+
+    data = SeriesData("loss", np.arange(100), np.ones(100), np.broadcast_to(True, (100,)), {})
+    spans = {"a": (0, 10), "b": (15, 60), "c": (60, 99), "<d>": (50, 55)}
+    bands = [Band(start, end, name, f"{name} here") for name, (start, end) in spans.items()]
+    placed = line_plot("x", "loss", [data], points=50, bands=bands).payload["bands"]
+    # The name of a, a fifth of the width long, reaches into b.
+    assert {band["name"]: band["lane"] for band in placed} == {"a": 0, "b": 1, "&lt;d&gt;": 0, "c": 1}
 
 
 def test_a_resumed_run_says_overlap_and_gap(tmp_path, page):

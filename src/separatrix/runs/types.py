@@ -31,6 +31,11 @@ DIMS = (
 )
 """Names of dimensions that series may carry; `step` comes first and is implied."""
 
+CHANGE_SERIES = frozenset(
+    {"learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon", "skipped_steps", "loss_scale"}
+)
+"""Series recorded only when they change: each value holds until the next one."""
+
 
 class Status(enum.StrEnum):
     """How a run stands. KILLED is never written: it is derived when nobody holds the lock of a running run."""

@@ -12,13 +12,9 @@ from typing import Any
 import numpy as np
 
 from separatrix.runs import SeriesData
+from separatrix.runs.types import CHANGE_SERIES
 from separatrix.view.downsampling import Cells, Gap, Line, downsampled, pictured
 from separatrix.view.text import TIMES, count, number, shortened, visible
-
-CHANGE_SERIES = frozenset(
-    {"learning_rate", "momentum", "weight_decay", "beta1", "beta2", "epsilon", "skipped_steps", "loss_scale"}
-)
-"""Series recorded only when they change: each value holds until the next one."""
 
 LEVELS = {"stability_ratio": (1.0, "edge of stability"), "sgd_trace_ratio": (1.0, "edge for single examples")}
 """Values that a series is to be read against, and what they are."""
@@ -29,6 +25,7 @@ _TABLE_ROWS = 24
 _NAME_LENGTH = 60
 _TICK_LENGTH = 30
 _DECADES_BEYOND = 1.0
+_NAME_SHARE = 0.2  # of the width, for the name of a band
 # A stored NaN cannot be told from "not measured" in a labelled series; these say which values were not finite.
 _COMPANIONS = {
     "gradient_rms": "nonfinite_share",
@@ -44,6 +41,16 @@ class Rule:
     step: float
     text: str
     kind: str = "finding"
+
+
+@dataclasses.dataclass(frozen=True)
+class Band:
+    """A stretch of steps with a name and, for those who point at it, a sentence."""
+
+    start: float
+    end: float
+    name: str
+    text: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +121,9 @@ def line_plot(
     last_step: int | None = None,
     rules: Sequence[Rule] = (),
     marks: Sequence[Mapping[str, Any]] = (),
+    bands: Sequence[Band] = (),
 ) -> Plot:
-    """Series in one coordinate system over the steps; `points` bounds the points of each line."""
+    """Series in one coordinate system over the steps, bands in a ribbon below; `points` bounds each line's points."""
     drawn: list[dict[str, Any]] = []
     gaps: list[dict[str, Any]] = []
     rows: list[tuple[str, ...]] = []
@@ -135,6 +143,7 @@ def line_plot(
         "gaps": gaps,
         "marks": list(marks),
         "rules": _rules(rules),
+        "bands": _bands(bands),
         "levels": [{"value": v, "text": plot_text(text)} for data in parts for v, text in _levels(data.name)],
         "y": plot_text(parts[0].units or ("" if len(parts) > 1 else parts[0].name)),
         "log": _wants_log(finite, title),
@@ -229,6 +238,19 @@ def _gap(name: str, gap: Gap) -> dict[str, Any]:
 
 def _rules(rules: Sequence[Rule]) -> list[dict[str, Any]]:
     return [{"step": float(rule.step), "text": plot_text(rule.text, 32), "kind": rule.kind} for rule in rules]
+
+
+def _bands(bands: Sequence[Band]) -> list[dict[str, Any]]:
+    """Bands by first step, each in the first lane of the ribbon where neither it nor its name meets another one."""
+    reach = max((band.end for band in bands), default=0.0) - min((band.start for band in bands), default=0.0)
+    free: list[float] = []
+    placed = []
+    for band in sorted(bands, key=lambda each: (each.start, each.end, each.name)):
+        lane = next((index for index, end in enumerate(free) if end <= band.start), len(free))
+        free[lane : lane + 1] = [max(band.end, band.start + _NAME_SHARE * reach)]
+        text = {"name": plot_text(band.name, 32), "text": plot_text(band.text, 120)}
+        placed.append({"start": float(band.start), "end": float(band.end), "lane": lane, **text})
+    return placed
 
 
 def _levels(name: str) -> Sequence[tuple[float, str]]:

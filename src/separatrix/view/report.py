@@ -19,11 +19,12 @@ import numpy as np
 from separatrix.runs import Event, Finding, Run, SeriesData, UsageError
 from separatrix.view import figures, sections
 from separatrix.view.facts import facts, last_step
-from separatrix.view.figures import Plot, Rule
+from separatrix.view.figures import Band, Plot, Rule
 from separatrix.view.text import count, number
 
 if TYPE_CHECKING:
     from separatrix.analysis import Diagnosis
+    from separatrix.analysis.phases import Phase
 
 _LINE_POINTS = 150_000
 _POINTS_A_LINE = (200, 4000)
@@ -101,7 +102,12 @@ class _Series:
     order: dict[str, int]
 
     def lines(
-        self, *names: str, title: str = "", marks: Sequence[Mapping[str, Any]] = (), rules: Sequence[Rule] = ()
+        self,
+        *names: str,
+        title: str = "",
+        marks: Sequence[Mapping[str, Any]] = (),
+        rules: Sequence[Rule] = (),
+        bands: Sequence[Band] = (),
     ) -> list[Plot]:
         """One plot of those of the named series that exist; none if none does."""
         parts = [
@@ -115,7 +121,14 @@ class _Series:
         heading = title or " and ".join(part.name for part in parts)
         return [
             figures.line_plot(
-                anchor, heading, parts, points=self.points, last_step=self.last_step, rules=own, marks=marks
+                anchor,
+                heading,
+                parts,
+                points=self.points,
+                last_step=self.last_step,
+                rules=own,
+                marks=marks,
+                bands=bands,
             )
         ]
 
@@ -138,13 +151,16 @@ class _Series:
 
 
 def _page(run: Run, diagnosis: Diagnosis) -> str:
+    from separatrix.analysis.phases import phases
+
+    went_through = phases(run)
     findings = tuple(diagnosis.findings)
     series = _read(run, findings)
     head = facts(run)
     resumed = [Rule(s.first_step, "resumed", "segment") for s in run.segments[1:] if s.first_step is not None]
     remarks = [] if series.data else [f"This run holds no values yet; it is marked as {head.status}."]
 
-    loss = series.lines(*_LOSS, title="loss", marks=_marks(run.events), rules=resumed)
+    loss = series.lines(*_LOSS, title="loss", marks=_marks(run.events), rules=resumed, bands=_bands(went_through))
     rates = series.lines(*_RATES)
     stability = [plot for names in _STABILITY for plot in series.lines(*names)]
     layers, constants = _layers(series)
@@ -155,7 +171,7 @@ def _page(run: Run, diagnosis: Diagnosis) -> str:
         sections.header(head),
         "<main>",
         sections.verdict_section(findings, tuple(diagnosis.not_assessed), series.anchors, remarks, run.traceback),
-        sections.plots_section("loss", "Loss", loss),
+        sections.plots_section("loss", "Loss", loss, after=sections.phases_section(went_through) if loss else ""),
         sections.plots_section("learning-rate", "Learning rate", rates),
         sections.plots_section("stability", "Curvature and stability", stability, _STABILITY_INTRO),
         sections.plots_section(
@@ -173,6 +189,13 @@ def _page(run: Run, diagnosis: Diagnosis) -> str:
         "</main>",
     ]
     return _document(run.name, "".join(body), [*loss, *rates, *stability, *layers, *cost, *others])
+
+
+def _bands(found: Sequence[Phase]) -> list[Band]:
+    return [
+        Band(phase.start, phase.end, phase.name, f"{phase.name}, steps {phase.start:,} to {phase.end:,}")
+        for phase in found
+    ]
 
 
 def _constants_table(constants: Sequence[tuple[str, str, str]]) -> str:

@@ -6,12 +6,15 @@ import html
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from separatrix.runs import Event, Finding, NotAssessed, Run, Segment
 from separatrix.view.facts import SEVERITY_WORDS, STATUS_WORDS, Facts, segment_notes, verdict
 from separatrix.view.figures import Plot
 from separatrix.view.text import TIMES, count, flattened, plain, visible
+
+if TYPE_CHECKING:
+    from separatrix.analysis.phases import Phase
 
 _MOST_EVENTS = 300
 _MOST_PARAMETERS = 1000
@@ -174,6 +177,19 @@ def _cell_keys(plot: Plot) -> str:
         f'<p class="keys">{zero}<span><span class="swatch bad"></span>not finite</span>'
         '<span><span class="swatch none"></span>not measured yet</span></p>'
     )
+
+
+def phases_section(phases: Sequence[Phase]) -> str:
+    """The named phases of a run as a table; empty without any."""
+    if not phases:
+        return ""
+    rows = []
+    for phase in phases:
+        facts = {key: _short(value) for key, value in phase.evidence.items() if key != "series"}
+        told = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in flattened(facts, digits=4))
+        steps = f"{phase.start:,} to {phase.end:,}"
+        rows.append((phase.name, steps, f"{100 * phase.confidence:.0f} % sure", told))
+    return f'<div id="phases"><h3>Phases</h3>{table(("phase", "steps", "how sure", "evidence"), rows, "Phases")}</div>'
 
 
 def events_section(events: Sequence[Event]) -> str:

@@ -23,6 +23,7 @@ from separatrix.view.text import TIMES, count, flattened, number, shortened, vis
 
 if TYPE_CHECKING:
     from separatrix.analysis import Diagnosis
+    from separatrix.analysis.comparison import Parting
     from separatrix.runs.catalogue import CatalogueEntry
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "info": "bold cyan"}
@@ -41,6 +42,7 @@ _MAIN_SERIES = (
 _MOST_SPARKLINES = 14
 _BETTER_HIGH = ("accuracy", "reward", "score", "f1", "auc", "bleu", "precision", "recall", "r2", "psnr", "iou")
 _FEW_EVENTS = 5
+_MOST_PARTINGS = 12
 
 
 def render_terminal(run: Run, console: Console, diagnosis: Diagnosis | None = None) -> None:
@@ -89,14 +91,17 @@ def render_list(entries: Iterable[CatalogueEntry], console: Console) -> None:
 
 
 def render_comparison(runs: Sequence[Run], console: Console) -> None:
-    """Print the last and best values of the scalar series that the runs share, and the settings in which they differ.
+    """Print last and best values of the scalar series that the runs share, settings that differ, and where runs part.
 
-    Best is the highest value for accuracy-like series and the lowest for others whose name holds "loss" or "error"; for
-    the rest only the last value is given.
+    Each further run is compared with the first; see `separatrix.analysis.comparison`. Best is the highest value for
+    accuracy-like series and the lowest for others whose name holds "loss" or "error"; for the rest only the last value
+    is given.
 
     Raises:
         UsageError: fewer than two runs are given.
     """
+    from separatrix.analysis.comparison import partings
+
     if len(runs) < 2:
         raise UsageError(f"compare needs at least two runs, got {len(runs)}: give the paths of two or more")
     names = _distinct_names(runs)
@@ -115,6 +120,8 @@ def render_comparison(runs: Sequence[Run], console: Console) -> None:
     if alone:
         console.print(_text(console, f"Not in all of them: {', '.join(alone)}", "dim"))
     _print_settings(runs, names, console)
+    for other, name in zip(runs[1:], names[1:], strict=True):
+        _print_partings(partings(runs[0], other), (names[0], name), console)
 
 
 def _is_unicode(console: Console) -> bool:
@@ -250,6 +257,43 @@ def _best(data: SeriesData, sign: float) -> str:
         return "not finite"
     best = int(scored.argmax())
     return f"{number(float(data.values[best]))} (step {int(data.steps[best]):,})"
+
+
+def _print_partings(found: Sequence[Parting], names: tuple[str, str], console: Console) -> None:
+    """Where two runs part, the earliest series first; series that never differ are only counted."""
+    if not found:
+        console.print(_text(console, f"{names[0]} and {names[1]} have no steps of a series in common.", "dim"))
+        return
+    differing = [each for each in found if each.differs_at is not None]
+    first = next((each for each in found if each.parts_at is not None), None)
+    title = f"{names[0]} and {names[1]} "
+    if not differing:
+        console.print(_text(console, f"{title}are the same in {_counted_series(len(found))}.", "bold"))
+        return
+    if first is None:
+        console.print(_text(console, f"{title}differ by no more than their noise.", "bold"))
+    else:
+        where = f" ({first.label})" if first.label else ""
+        console.print(_text(console, f"{title}part at step {first.parts_at:,}, in {first.series}{where}.", "bold"))
+    table = _table(console, "series", "equal until", "differs at", "parts at", *names)
+    for each in differing[:_MOST_PARTINGS]:
+        cells = (
+            f"{each.series} {each.label}".strip(),
+            *("-" if step is None else f"{step:,}" for step in (each.equal_until, each.differs_at, each.parts_at)),
+            number(each.first),
+            number(each.second),
+        )
+        table.add_row(*(_text(console, cell) for cell in cells))
+    console.print(table)
+    rest = len(differing) - _MOST_PARTINGS
+    if rest > 0:
+        console.print(_text(console, f"{_counted_series(rest)} more differ; --json lists them all.", "dim"))
+    if len(differing) < len(found):
+        console.print(_text(console, f"{_counted_series(len(found) - len(differing))} never differ.", "dim"))
+
+
+def _counted_series(amount: int) -> str:
+    return f"{amount:,} series"
 
 
 def _print_settings(runs: Sequence[Run], names: Sequence[str], console: Console) -> None:

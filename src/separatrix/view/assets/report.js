@@ -76,6 +76,13 @@
       x: items.map((item) => item.step ?? item.first), y: items.map(() => height), text: items.map((item) => item.text),
       marker: { symbol, size: 9, color: shade, line: { width: 1, color: colour("--card") } }, showlegend: true,
     });
+    if (payload.bands.length) {
+      traces.push({
+        type: "scatter", mode: "lines", yaxis: "y3", showlegend: false, line: { width: 0 },
+        x: payload.bands.map((band) => (band.start + band.end) / 2), y: payload.bands.map((band) => band.lane + 0.5),
+        text: payload.bands.map((band) => band.text), hovertemplate: "%{text}<extra></extra>",
+      });
+    }
     for (const level of payload.levels) {
       // A trace rather than a shape: the axis then reaches it.
       const ends = payload.lines.flatMap((line) => { const x = unpack(line.x); return [x[0], x[x.length - 1]]; });
@@ -120,6 +127,26 @@
       layout.yaxis.range = [Math.min(0, twice), Math.max(0, twice)];
     }
     if (payload.y === "B") layout.yaxis.tickformat = "~s";
+    const lanes = Math.max(0, ...payload.bands.map((band) => band.lane + 1));
+    if (lanes) {
+      const share = Math.min(0.4, (lanes * 22) / inside);
+      layout.yaxis.domain = [share + 8 / inside, 1];
+      layout.yaxis3 = { domain: [0, share], range: [lanes, 0], visible: false, fixedrange: true, anchor: "x" };
+      layout.xaxis.anchor = "y3";
+      const first = Math.min(...payload.bands.map((band) => band.start)), last = Math.max(...payload.bands.map((band) => band.end));
+      payload.bands.forEach((band, index) => {
+        const shade = colour(`--c${(index + 1) % 8}`);
+        layout.shapes.push({
+          type: "rect", yref: "y3", x0: band.start, x1: band.end, y0: band.lane + 0.08, y1: band.lane + 0.92,
+          fillcolor: shade, opacity: 0.3, line: { width: 1, color: shade },
+        });
+        const late = band.start > first + 0.75 * (last - first);
+        layout.annotations.push({
+          x: late ? band.end : band.start, xanchor: late ? "right" : "left", yref: "y3", y: band.lane + 0.5, yanchor: "middle",
+          text: band.name, hovertext: band.text, showarrow: false, font: { size: 11.5, color: colour("--ink") },
+        });
+      });
+    }
     layout.yaxis2 = { overlaying: "y", range: [0, 1], visible: false, fixedrange: true };
     return layout;
   };
