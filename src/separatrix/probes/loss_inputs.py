@@ -69,7 +69,9 @@ def measure_loss_inputs(view: LossView, state: dict[str, Any]) -> Iterator[Readi
 
 
 def _widened(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) or not tensor.is_floating_point() else tensor
+    return (
+        tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) or not tensor.is_floating_point() else tensor
+    )
 
 
 def _range(outputs: torch.Tensor, rows: int) -> Iterator[Reading]:

@@ -69,5 +69,7 @@ def _of_targets(targets: torch.Tensor, known: dict[str, Any] | None) -> dict[str
         return {"target_range": range_, "target_values": None}
     distinct = torch.unique(values).tolist()[: _MOST_VALUES + 1]
     whole = all(float(value).is_integer() for value in distinct)
-    seen = sorted({*(known["target_values"] if known is not None else ()), *(int(v) for v in distinct)}) if whole else []
+    seen = (
+        sorted({*(known["target_values"] if known is not None else ()), *(int(v) for v in distinct)}) if whole else []
+    )
     return {"target_range": range_, "target_values": seen if whole and len(seen) <= _MOST_VALUES else None}

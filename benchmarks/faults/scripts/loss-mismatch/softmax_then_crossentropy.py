@@ -34,7 +34,9 @@ class ConvNet(nn.Module):
         self.features = nn.Sequential(
             nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()
         )
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(16 * 49, 64), nn.ReLU(), nn.Linear(64, 10), nn.Softmax(dim=1))
+        self.classifier = nn.Sequential(
+            nn.Flatten(), nn.Linear(16 * 49, 64), nn.ReLU(), nn.Linear(64, 10), nn.Softmax(dim=1)
+        )
 
     def forward(self, x):
         return self.classifier(self.features(x))

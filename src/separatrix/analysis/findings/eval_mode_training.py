@@ -77,8 +77,11 @@ def _training(run: Run, steps: Integers, modes: Floats, affected: dict[str, str]
         step=first,
         summary=(
             f"The model trains in evaluation mode {started}, in {share:.0%} of the steps: "
-            + (f"{_effects(affected)} of {listed(names)} {'is' if len(names) == 1 else 'are'} off." if affected else
-               "layers that differ between the modes, if it has any, are off.")
+            + (
+                f"{_effects(affected)} of {listed(names)} {'is' if len(names) == 1 else 'are'} off."
+                if affected
+                else "layers that differ between the modes, if it has any, are off."
+            )
         ),
         remedy=(
             f"Call model.train() {'before the first step' if first == int(steps[0]) else 'after each evaluation'}"

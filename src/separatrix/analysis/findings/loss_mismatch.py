@@ -133,7 +133,9 @@ def _distributions(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Case | Non
     if count < 2:
         return None
     floor, end = math.log(1.0 + (count - 1) / math.e), _final_loss(run)
-    bound = f" it cannot fall below {number(floor)} for {count} classes" + (f" and ends at {number(end)}" if end else "")
+    bound = f" it cannot fall below {number(floor)} for {count} classes" + (
+        f" and ends at {number(end)}" if end else ""
+    )
     return _Case(
         "softmax before cross_entropy",
         "warning",
@@ -211,7 +213,8 @@ def _no_log_probabilities(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Cas
         0.97,
         f"{name} is given {what}, not log-probabilities: the log of their summed exponentials is off by {number(off)}"
         + (f" and the loss, which has no meaning then, ends at {number(end)}." if end is not None else "."),
-        f"Put log_softmax(dim=1) before {name}" + (", or give the logits to cross_entropy." if name == "nll_loss" else "."),
+        f"Put log_softmax(dim=1) before {name}"
+        + (", or give the logits to cross_entropy." if name == "nll_loss" else "."),
         ("log_probability_error", "loss"),
         {"log_probability_error": off, "final_loss": end},
     )

@@ -1,0 +1,104 @@
+"""Attention becomes one-hot: the entropy of most heads goes to zero, and training suffers.
+
+A head has collapsed when the mean entropy of its attention, in its last three measurements, is below 0.1 nats (it sees
+exp(0.1) = 1.1 keys) and below a tenth of the largest entropy measured in any head of the run (about the log of the
+number of keys, since attention is nearly uniform at the usual initialisation). Attention that has only one key to see
+says nothing. It counts when at least half of the heads have collapsed.
+
+Sharp attention is also what trained heads do that copy or count, and then the loss is low. So it is a warning only if
+training suffers: the loss ends above half of its start, or jumped (its largest value after the collapse exceeds twice
+the level at the collapse). Else info.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from separatrix.analysis.heads import heads, modules_of
+from separatrix.analysis.trends import end_points, learning_rate, listed, loss_tracks, number, smoothed, start
+from separatrix.runs import Finding, FindingRule, NotAssessed, Run
+
+_NATS = 0.1
+_SHARE_OF_LARGEST = 0.1
+_MOST = 0.5
+_NOT_LEARNT = 0.5
+_JUMP = 2.0
+_RECENT = 3
+_FEWEST = 2
+
+
+def assess(run: Run) -> Sequence[Finding] | NotAssessed:
+    """One finding for all collapsed heads."""
+    measured = heads(run, "attention_entropy", _FEWEST)
+    if not measured:
+        return NotAssessed(rule.code, (f"attention_entropy at {_FEWEST} steps",))
+    largest = max(float(track.values.max()) for track in measured)
+    threshold = min(_NATS, _SHARE_OF_LARGEST * largest)
+    collapsed = [track for track in measured if float(np.median(track.values[-_RECENT:])) < threshold]
+    if largest < _NATS or len(collapsed) < _MOST * len(measured):
+        return []
+    onsets = [int(track.steps[min(_last_above(track.values, threshold) + 1, len(track) - 1)]) for track in collapsed]
+    step = int(np.median(onsets))
+    first, end = (float(np.median([track.values[at] for track in collapsed])) for at in (0, -1))
+    suffers, losses = _suffers(run, step)
+    rate = learning_rate(run, step)
+    names = modules_of([track.label for track in collapsed])
+    lower = f"lower the learning rate (now {number(rate)}, try {number(rate / 3)}) or warm it up; " if rate else ""
+    level = f"; the loss went from {number(losses[0])} to {number(losses[1])}" if losses else ""
+    return [
+        Finding(
+            code=rule.code,
+            severity="warning" if suffers else "info",
+            confidence=0.85 if suffers else 0.6,
+            step=step,
+            summary=(
+                f"Attention has become one-hot in {len(collapsed)} of {len(measured)} heads ({listed(names)}): their"
+                f" entropy fell from {number(first)} to {number(end)} nats{level}."
+            ),
+            remedy=(
+                "Check the scale 1/sqrt(head width) of the logits, normalise queries and keys, or bound the spectral norm"
+                f" of their weights; {lower}entropy below {number(threshold)} nats leaves no gradient to the other keys."
+            ),
+            evidence={
+                "series": ["attention_entropy", *(["loss"] if "loss" in run else [])],
+                "labels": [track.label for track in collapsed],
+                "entropy_first": first,
+                "entropy_end": end,
+                "largest_entropy": largest,
+                "heads": len(measured),
+                "collapsed_heads": len(collapsed),
+            },
+            source=rule.source,
+        )
+    ]
+
+
+def _last_above(values: np.ndarray, threshold: float) -> int:
+    above = np.flatnonzero(values >= threshold)
+    return int(above[-1]) if above.size else -1
+
+
+def _suffers(run: Run, step: int) -> tuple[bool, tuple[float, float] | None]:
+    """Whether the loss ends high or jumped after a step; its start and end."""
+    losses, _ = loss_tracks(run)
+    if not losses:
+        return False, None
+    loss = losses[0]
+    began, end = float(start(loss.values).mean()), float(np.median(loss.values[-end_points(len(loss)) :]))
+    level = smoothed(loss.values, 5)
+    after = level[loss.steps > step]
+    at = loss.before(step + 1)
+    jumped = bool(after.size and len(at) and after.max() > _JUMP * float(np.median(at.values[-10:])) > 0.0)
+    return bool(end > _NOT_LEARNT * began or (jumped and end > _NOT_LEARNT * _NOT_LEARNT * began)), (began, end)
+
+
+rule = FindingRule(
+    code="attention-entropy-collapse",
+    title="Attention entropy collapses",
+    needs=("attention_entropy",),
+    source="Zhai et al. 2023, arXiv:2303.06296",
+    assess=assess,
+    caused_by=("attention-logit-growth", "lr-too-high", "unnormalized-inputs", "missing-zero-grad", "bad-init"),
+)

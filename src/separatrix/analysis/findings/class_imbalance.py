@@ -1,0 +1,95 @@
+"""Some classes are rare, and the model hardly ever predicts them.
+
+A class is rare when its share of the labels is at most a fifth of the largest class's: data sets that count as
+balanced (digits, garments, wine) stay within a factor of two, and the accuracy of a model that ignores a class of that
+share still looks fine. Imbalance alone is no fault: a class that is easy to tell is learnt all the same, and weights in
+the loss or a sampler make up for it. It is one when, over the last two thirds of the samples, the rare classes together
+are predicted at most half as often as they occur, beyond chance: the counts differ by three standard deviations of a
+Poisson count. Predictions are those on the training batches, so what is ignored there is ignored everywhere.
+
+Of labels of pixels and tokens only those of at most twenty classes are judged: word frequencies span decades by nature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from separatrix.analysis.batches import class_shares
+from separatrix.analysis.trends import listed, number, tracks
+from separatrix.runs import Finding, FindingRule, NotAssessed, Run
+
+_RARE = 0.2
+_IGNORED = 0.5
+_DEVIATIONS = 3.0
+_SKIPPED = 1.0 / 3.0
+_FEWEST_BATCHES = 4
+_MOST_DENSE_CLASSES = 20
+_MOST_CLASSES = 100
+
+
+def assess(run: Run) -> Sequence[Finding] | NotAssessed:
+    """One finding for all classes that are rare and ignored."""
+    shares = class_shares(run)
+    most = 0 if shares is None else _MOST_CLASSES if shares.by_example else _MOST_DENSE_CLASSES
+    if shares is None or len(shares.steps) < _FEWEST_BATCHES or len(shares.names) > most:
+        return NotAssessed(rule.code, ("label_share and prediction_share of one label a row, in at least 4 batches",))
+    weights = shares.rows[:, None]
+    occurring = (shares.labels * weights).sum(axis=0) / weights.sum()
+    largest = float(occurring.max())
+    rare = (occurring > 0.0) & (occurring <= _RARE * largest)
+    if not rare.any():
+        return []
+    late = shares.since(_SKIPPED)
+    known = ~np.isnan(late.predictions).any(axis=1)
+    labelled = (late.labels * late.rows[:, None])[known].sum(axis=0)
+    predicted = (late.predictions * late.rows[:, None])[known].sum(axis=0)
+    had, got = float(labelled[rare].sum()), float(predicted[rare].sum())
+    if had <= 0.0 or got > _IGNORED * had or had - got < _DEVIATIONS * np.sqrt(had):
+        return []
+    names = [name for name, is_rare in zip(shares.names, rare, strict=True) if is_rare]
+    share, said = float(occurring[rare].sum()), float(got / max(float(predicted.sum()), 1e-12))
+    majority = shares.names[int(np.argmax(occurring))]
+    smallest = float(occurring[rare].min())
+    weight = largest / float(np.median(occurring[rare]))
+    accuracy = [track.finite().values for track in tracks(run, "accuracy")]
+    level = float(np.median(accuracy[0][int(len(accuracy[0]) * _SKIPPED) :])) if accuracy and accuracy[0].size else None
+    return [
+        Finding(
+            code=rule.code,
+            severity="warning",
+            confidence=0.9 if had - got >= 2 * _DEVIATIONS * np.sqrt(had) else 0.75,
+            step=int(late.steps[0]),
+            summary=(
+                f"Rare classes are ignored: {listed(names)} {'has' if len(names) == 1 else 'have'} {share:.1%} of the"
+                f" labels and {said:.1%} of the predictions; class {majority} has {largest:.0%} of the labels"
+                + (f", accuracy is {level:.0%}." if level is not None else ".")
+            ),
+            remedy=(
+                f"Give rare classes more weight: weight (pos_weight) about {number(weight)} in the loss, or a"
+                " WeightedRandomSampler with one over the class's frequency; judge by recall of each class or balanced"
+                f" accuracy, since always saying {majority} is right in {largest:.0%}."
+            ),
+            evidence={
+                "series": ["label_share", "prediction_share"],
+                "labels": names,
+                "share_of_labels": share,
+                "share_of_predictions": said,
+                "largest_share": largest,
+                "imbalance_ratio": largest / smallest,
+                "effective_classes": float(np.exp(-(p := occurring[occurring > 0]) @ np.log(p))),
+            },
+            source=rule.source,
+        )
+    ]
+
+
+rule = FindingRule(
+    code="class-imbalance",
+    title="Rare classes are ignored",
+    needs=("label_share", "prediction_share"),
+    source="He & Garcia 2009, Learning from imbalanced data; Francazi et al. 2023, arXiv:2207.00391",
+    assess=assess,
+    caused_by=("dead-units", "diverging", "nonfinite", "loss-mismatch", "lr-too-high", "bad-init", "unshuffled-data"),
+)
