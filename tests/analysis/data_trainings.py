@@ -191,7 +191,7 @@ def _scale(scale: float, record: Record) -> None:
     inputs = torch.randn(400, 20, generator=generator)
     targets = inputs[:, :1] * inputs[:, 1:2]
     model = Scaled(mlp(20, 200, 1), scale)
-    optimizer = SGD(model.net.parameters(), 0.1 / scale**2)
+    optimizer = SGD(model.net.parameters(), 0.03 / scale**2)
     with record(model, {"optimizer": optimizer}):
         for step in range(600):
             optimizer.zero_grad()

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from separatrix.analysis.profiles import table
-from separatrix.analysis.trends import Floats, Integers, tracks
+from separatrix.analysis.trends import Floats, Integers, loss_tracks, tracks
 from separatrix.runs import Run
 
 
@@ -27,9 +27,9 @@ class ClassShares:
     rows: Floats
     by_example: bool
 
-    def since(self, fraction: float) -> ClassShares:
-        """The samples after the first `fraction` of them."""
-        keep = slice(int(len(self.steps) * fraction), None)
+    def since(self, step: float) -> ClassShares:
+        """The samples at a step or later."""
+        keep = self.steps >= step
         return dataclasses.replace(
             self,
             steps=self.steps[keep],
@@ -42,13 +42,13 @@ class ClassShares:
 def class_shares(run: Run) -> ClassShares | None:
     """The shares of the classes that occur, of a loss with one label a row; None where the run does not tell.
 
-    Several kinds of loss functions in one training are averaged in the recording and cannot be told apart: None. So
-    are the tags of multi-label losses, which are no shares of one another.
+    Several kinds of loss functions in one training are averaged in the recording and cannot be told apart: None. So it
+    is with games of several losses, and with the tags of multi-label losses, which are no shares of one another.
     """
     labels, predictions = table(run, "label_share"), table(run, "prediction_share")
     sizes = [track.finite() for track in tracks(run, "batch_size")]
     kinds = [facts for facts in run.losses if facts.get("outputs")]
-    if not labels.labels or len(kinds) != 1 or not len(labels.steps):
+    if not labels.labels or len(kinds) != 1 or not len(labels.steps) or loss_tracks(run)[1]:
         return None
     shape = [int(n) for n in kinds[0]["outputs"]]
     count = len(labels.labels)

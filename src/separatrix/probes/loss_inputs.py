@@ -22,7 +22,7 @@ _BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
 def measure_loss_inputs(view: LossView, state: dict[str, Any]) -> Iterator[Reading]:
-    """Form, range and spread of the outputs given to the kind of loss function that was heard first; others are skipped.
+    """Form, range and spread of the outputs given to the kind of loss function that was heard first.
 
     The spread is that of the predictions (softmax or sigmoid applied where the loss function applies it) between the
     rows of the batch, relative to that of the targets (classes as unit vectors): the root of the ratio of variances,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 from typing import Any
 
 import torch
@@ -50,11 +50,12 @@ def _spreads_out(outputs: torch.Tensor, targets: torch.Tensor) -> bool:
     """Whether elementwise work on both makes more entries than either has: (n, 1) with (n,) gives (n, n)."""
     if outputs.shape == targets.shape or not targets.is_floating_point():
         return False
-    try:
-        together = torch.broadcast_shapes(outputs.shape, targets.shape)
-    except RuntimeError:
-        return False
-    return math.prod(together) > max(outputs.numel(), targets.numel())
+    together = 1
+    for one, other in itertools.zip_longest(reversed(outputs.shape), reversed(targets.shape), fillvalue=1):
+        if 1 not in (one, other) and one != other:
+            return False
+        together *= int(one if other == 1 else other)
+    return together > max(outputs.numel(), targets.numel())
 
 
 def _of_targets(targets: torch.Tensor, known: dict[str, Any] | None) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-license_text = "".join(str(part) for part in __builtins__.__dict__["license"]._Printer__data) if hasattr(
-    __builtins__, "__dict__"
-) else ""
+license_text = (
+    "".join(str(part) for part in __builtins__.__dict__["license"]._Printer__data)
+    if hasattr(__builtins__, "__dict__")
+    else ""
+)
 if len(license_text) < 3000:
     license_text = (site.__doc__ or "") * 20
 text = license_text[:20000]

@@ -16,8 +16,7 @@ class Layer(nn.Module):
 
     def forward(self, x):
         b, t, d = x.shape
-        split = lambda y: y.view(b, t, self.heads, d // self.heads).transpose(1, 2)
-        q, k, v = split(self.wq(x)), split(self.wk(x)), split(self.wv(x))
+        q, k, v = (w(x).view(b, t, self.heads, d // self.heads).transpose(1, 2) for w in (self.wq, self.wk, self.wv))
         scores = q @ k.transpose(-2, -1) / (d // self.heads) ** 0.5
         x = x + self.wo((F.softmax(scores, -1) @ v).transpose(1, 2).reshape(b, t, d))
         return x + self.ff(x)

@@ -11,13 +11,13 @@ def payments(count, seed):
     g = torch.Generator().manual_seed(seed)
     amounts = torch.randn(count, 12, 3, generator=g)
     fraud = torch.rand(count, generator=g) < 0.03
-    burst = torch.randn(count, 4, 3, generator=g) * 0.5 + 0.8
+    burst = torch.randn(count, 4, 3, generator=g) * 0.5 + 0.45
     amounts[:, 8:] = torch.where(fraud[:, None, None], amounts[:, 8:] * 0.7 + burst, amounts[:, 8:])
     return amounts, fraud.long()
 
 
 class Scorer(nn.Module):
-    def __init__(self, width=24):
+    def __init__(self, width=48):
         super().__init__()
         self.gru = nn.GRU(3, width, batch_first=True)
         self.out = nn.Linear(width, 2)
@@ -29,13 +29,13 @@ class Scorer(nn.Module):
 class Experiment:
     def __init__(self, seed):
         torch.manual_seed(seed)
-        self.train = DataLoader(TensorDataset(*payments(5000, seed)), batch_size=64, shuffle=True)
+        self.train = DataLoader(TensorDataset(*payments(5000, seed)), batch_size=100, shuffle=True)
         self.test = payments(2000, seed + 1000)
         self.model = Scorer()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
         self.criterion = nn.CrossEntropyLoss()
 
-    def run(self, epochs=4):
+    def run(self, epochs=6):
         for epoch in range(epochs):
             self.model.train()
             for x, y in self.train:

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 class SmallCNN(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(1, 8, 3, padding=1)
-        self.fc = nn.Linear(8 * 16, 2)
+        self.conv = nn.Conv2d(1, 32, 3, padding=1)
+        self.fc = nn.Linear(32 * 16, 2)
 
     def forward(self, x):
         return self.fc(F.max_pool2d(F.relu(self.conv(x)), 2).flatten(1))
@@ -28,10 +28,8 @@ def make_split(seed):
     order = rng.permutation(len(eight))
     test, train = order[:500], order[500:]
     keep = [i for i in train if not eight[i] or rng.rand() < 0.3]
-    to = lambda idx: TensorDataset(
-        torch.tensor(images[idx], dtype=torch.float32).unsqueeze(1), torch.tensor(eight[idx])
-    )
-    return to(keep), to(test)
+    x, y = torch.tensor(images, dtype=torch.float32).unsqueeze(1), torch.tensor(eight)
+    return TensorDataset(x[keep], y[keep]), TensorDataset(x[test], y[test])
 
 
 if __name__ == "__main__":
@@ -42,8 +40,8 @@ if __name__ == "__main__":
     train, test = make_split(args.seed)
     loader = DataLoader(train, batch_size=32, shuffle=True)
     model = SmallCNN()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    for epoch in range(10):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    for epoch in range(20):
         for x, y in loader:
             optimizer.zero_grad()
             loss = F.cross_entropy(model(x), y)

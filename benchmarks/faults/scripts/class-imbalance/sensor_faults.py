@@ -13,7 +13,7 @@ rng = np.random.RandomState(args.seed)
 torch.manual_seed(args.seed)
 
 N = 8000
-faulty = rng.rand(N) < 0.02
+faulty = rng.rand(N) < 0.03
 signal = rng.normal(0, 1, (N, 20)).astype("float32")
 signal[faulty] += rng.normal(0.9, 0.3, (faulty.sum(), 20)) * (rng.rand(faulty.sum(), 20) < 0.5)
 x, y = torch.tensor(signal), torch.tensor(faulty.astype("float32"))
@@ -23,7 +23,7 @@ x_train, y_train, x_test, y_test = x[:6000], y[:6000], x[6000:], y[6000:]
 class Detector(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 1))
+        self.layers = nn.Sequential(nn.Linear(20, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
 
     def forward(self, x):
         return self.layers(x).squeeze(-1)
@@ -32,8 +32,8 @@ class Detector(nn.Module):
 model = Detector()
 optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
 criterion = nn.BCEWithLogitsLoss()
-for epoch in range(6):
-    for idx in torch.randperm(6000).split(64):
+for epoch in range(12):
+    for idx in torch.randperm(6000).split(128):
         optimizer.zero_grad()
         loss = criterion(model(x_train[idx]), y_train[idx])
         loss.backward()

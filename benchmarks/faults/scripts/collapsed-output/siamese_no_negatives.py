@@ -39,7 +39,7 @@ def nearest_neighbour_accuracy():
 
 
 print(f"before: 1-nn accuracy {nearest_neighbour_accuracy():.3f}")
-for epoch in range(10):
+for epoch in range(16):
     for idx in torch.randperm(len(x)).split(64):
         a, b = encoder(augment(x[idx])), encoder(augment(x[idx]))
         loss = (a - b).pow(2).sum(1).mean()

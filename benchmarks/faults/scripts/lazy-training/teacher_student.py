@@ -38,7 +38,7 @@ class Centred(nn.Module):
 
 
 model = Centred()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.15 / args.alpha**2)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.03 / args.alpha**2)
 mse = nn.MSELoss()
 for step in range(1500):
     loss = mse(model(x), y)

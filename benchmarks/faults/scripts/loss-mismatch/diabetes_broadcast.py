@@ -19,11 +19,11 @@ perm = torch.randperm(len(X))
 X_train, y_train = X[perm[:350]], y[perm[:350]]
 X_val, y_val = X[perm[350:]], y[perm[350:]]
 
-model = nn.Sequential(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 1))
+model = nn.Sequential(nn.Linear(10, 128), nn.ReLU(), nn.Linear(128, 1))
 loss_fn = nn.MSELoss()
 optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
 
-for epoch in range(60):
+for epoch in range(120):
     model.train()
     for i in range(0, len(X_train), 32):
         pred = model(X_train[i : i + 32])

@@ -23,9 +23,9 @@ train, test = order[:1400], order[1400:]
 class Net(nn.Module):
     def __init__(self):
         super().__init__()
-        self.fc1 = nn.Linear(64, 128)
-        self.fc2 = nn.Linear(128, 64)
-        self.fc3 = nn.Linear(64, 10)
+        self.fc1 = nn.Linear(64, 256)
+        self.fc2 = nn.Linear(256, 256)
+        self.fc3 = nn.Linear(256, 10)
 
     def forward(self, x):
         x = F.relu(self.fc1(x))
@@ -35,7 +35,7 @@ class Net(nn.Module):
 
 net = Net()
 optimizer = torch.optim.SGD(net.parameters(), lr=args.lr)
-for epoch in range(1, 11):
+for epoch in range(1, 16):
     for idx in train[torch.randperm(len(train))].split(64):
         optimizer.zero_grad()
         output = net(x[idx])

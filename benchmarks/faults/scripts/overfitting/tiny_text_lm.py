@@ -45,7 +45,7 @@ if __name__ == "__main__":
     model = CharModel(len(vocab))
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0.0)
-    chunks = valid_ids[: len(valid_ids) // 33 * 33 ].view(-1, 33)
+    chunks = valid_ids[: len(valid_ids) // 33 * 33].view(-1, 33)
     for it in range(1, 281):
         xb, yb = windows(train_ids, 16, 32)
         loss = criterion(model(xb).flatten(0, 1), yb.flatten())

@@ -26,10 +26,10 @@ def main():
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     x, t, x_test, t_test = get_data(args.seed)
-    model = nn.Sequential(nn.Linear(10, 64), nn.Tanh(), nn.Linear(64, 1))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    model = nn.Sequential(nn.Linear(10, 256), nn.Tanh(), nn.Linear(256, 1))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.0)
     mse = nn.MSELoss()
-    for epoch in range(40):
+    for epoch in range(60):
         for i in range(0, len(x), 16):
             optimizer.zero_grad()
             loss = mse(model(x[i : i + 16]), t[i : i + 16])

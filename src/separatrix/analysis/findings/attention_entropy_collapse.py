@@ -1,9 +1,9 @@
 """Attention becomes one-hot: the entropy of most heads goes to zero, and training suffers.
 
-A head has collapsed when the mean entropy of its attention, in its last three measurements, is below 0.1 nats (it sees
-exp(0.1) = 1.1 keys) and below a tenth of the largest entropy measured in any head of the run (about the log of the
-number of keys, since attention is nearly uniform at the usual initialisation). Attention that has only one key to see
-says nothing. It counts when at least half of the heads have collapsed.
+A head has collapsed when the mean entropy of its attention, in the median of its last three measurements, is below 0.1
+nats: it sees exp(0.1) = 1.1 keys. At the usual initialisation attention is nearly uniform, with an entropy of about the
+log of the number of keys. A head that has only one key to see has entropy 0 always, and says nothing. It counts when at
+least half of the heads have collapsed.
 
 Sharp attention is also what trained heads do that copy or count, and then the loss is low. So it is a warning only if
 training suffers: the loss ends above half of its start, or jumped (its largest value after the collapse exceeds twice
@@ -17,27 +17,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from separatrix.analysis.heads import heads, modules_of
-from separatrix.analysis.trends import end_points, learning_rate, listed, loss_tracks, number, smoothed, start
+from separatrix.analysis.trends import end_points, learning_rate, listed, loss_tracks, number, smoothed, start, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _NATS = 0.1
-_SHARE_OF_LARGEST = 0.1
+_ONE_KEY = 1e-6
 _MOST = 0.5
 _NOT_LEARNT = 0.5
 _JUMP = 2.0
 _RECENT = 3
-_FEWEST = 2
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding for all collapsed heads."""
-    measured = heads(run, "attention_entropy", _FEWEST)
+    last = max((int(track.steps[-1]) for track in tracks(run, "loss") if len(track)), default=0)
+    measured = tuple(track for track in heads(run, "attention_entropy", 1) if int(track.steps[-1]) >= last / 2)
     if not measured:
-        return NotAssessed(rule.code, (f"attention_entropy at {_FEWEST} steps",))
-    largest = max(float(track.values.max()) for track in measured)
-    threshold = min(_NATS, _SHARE_OF_LARGEST * largest)
+        return NotAssessed(rule.code, ("attention_entropy late in the run",))
+    measured = tuple(track for track in measured if float(track.values.max()) > _ONE_KEY)
+    threshold = _NATS
     collapsed = [track for track in measured if float(np.median(track.values[-_RECENT:])) < threshold]
-    if largest < _NATS or len(collapsed) < _MOST * len(measured):
+    if not collapsed or len(collapsed) < _MOST * len(measured):
         return []
     onsets = [int(track.steps[min(_last_above(track.values, threshold) + 1, len(track) - 1)]) for track in collapsed]
     step = int(np.median(onsets))
@@ -55,18 +55,19 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             step=step,
             summary=(
                 f"Attention has become one-hot in {len(collapsed)} of {len(measured)} heads ({listed(names)}): their"
-                f" entropy fell from {number(first)} to {number(end)} nats{level}."
+                f" entropy {'fell from' if first > 2 * threshold else 'was'} {number(first)}"
+                f" {'to' if first > 2 * threshold else 'nats at first, is'} {number(end)} nats{level}."
             ),
             remedy=(
-                "Check the scale 1/sqrt(head width) of the logits, normalise queries and keys, or bound the spectral norm"
-                f" of their weights; {lower}entropy below {number(threshold)} nats leaves no gradient to the other keys."
+                "Check the scale 1/sqrt(head width) of the logits, normalise queries and keys, or bound the norm of"
+                f" their weights; {lower}entropy below {number(threshold)} nats leaves other keys no gradient."
             ),
             evidence={
                 "series": ["attention_entropy", *(["loss"] if "loss" in run else [])],
                 "labels": [track.label for track in collapsed],
                 "entropy_first": first,
                 "entropy_end": end,
-                "largest_entropy": largest,
+                "threshold": threshold,
                 "heads": len(measured),
                 "collapsed_heads": len(collapsed),
             },

@@ -3,15 +3,17 @@
 A class is rare when its share of the labels is at most a fifth of the largest class's: data sets that count as
 balanced (digits, garments, wine) stay within a factor of two, and the accuracy of a model that ignores a class of that
 share still looks fine. Imbalance alone is no fault: a class that is easy to tell is learnt all the same, and weights in
-the loss or a sampler make up for it. It is one when, over the last two thirds of the samples, the rare classes together
-are predicted at most half as often as they occur, beyond chance: the counts differ by three standard deviations of a
-Poisson count. Predictions are those on the training batches, so what is ignored there is ignored everywhere.
+the loss or a sampler make up for it. It is one when, in the samples of the last two thirds of the steps, the rare
+classes together are predicted at most half as often as they occur, beyond chance: so few predictions would come up in
+one of a thousand cases, of a Poisson count as large as the labels'. Predictions are those on the training batches, so
+what is ignored there is ignored everywhere.
 
 Of labels of pixels and tokens only those of at most twenty classes are judged: word frequencies span decades by nature.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -22,9 +24,9 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _RARE = 0.2
 _IGNORED = 0.5
-_DEVIATIONS = 3.0
+_CHANCE = 1e-3
 _SKIPPED = 1.0 / 3.0
-_FEWEST_BATCHES = 4
+_FEWEST_BATCHES = 2
 _MOST_DENSE_CLASSES = 20
 _MOST_CLASSES = 100
 
@@ -34,19 +36,22 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     shares = class_shares(run)
     most = 0 if shares is None else _MOST_CLASSES if shares.by_example else _MOST_DENSE_CLASSES
     if shares is None or len(shares.steps) < _FEWEST_BATCHES or len(shares.names) > most:
-        return NotAssessed(rule.code, ("label_share and prediction_share of one label a row, in at least 4 batches",))
+        return NotAssessed(rule.code, ("label_share and prediction_share of one label a row, in several batches",))
     weights = shares.rows[:, None]
     occurring = (shares.labels * weights).sum(axis=0) / weights.sum()
     largest = float(occurring.max())
     rare = (occurring > 0.0) & (occurring <= _RARE * largest)
     if not rare.any():
         return []
-    late = shares.since(_SKIPPED)
+    last = max((int(track.steps[-1]) for track in tracks(run, "loss") if len(track)), default=int(shares.steps[-1]))
+    late = shares.since(_SKIPPED * last)
+    if not len(late.steps):
+        return NotAssessed(rule.code, ("label_share and prediction_share late in the run",))
     known = ~np.isnan(late.predictions).any(axis=1)
     labelled = (late.labels * late.rows[:, None])[known].sum(axis=0)
     predicted = (late.predictions * late.rows[:, None])[known].sum(axis=0)
     had, got = float(labelled[rare].sum()), float(predicted[rare].sum())
-    if had <= 0.0 or got > _IGNORED * had or had - got < _DEVIATIONS * np.sqrt(had):
+    if got > _IGNORED * had or _chance(got, had) > _CHANCE:
         return []
     names = [name for name, is_rare in zip(shares.names, rare, strict=True) if is_rare]
     share, said = float(occurring[rare].sum()), float(got / max(float(predicted.sum()), 1e-12))
@@ -54,12 +59,12 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     smallest = float(occurring[rare].min())
     weight = largest / float(np.median(occurring[rare]))
     accuracy = [track.finite().values for track in tracks(run, "accuracy")]
-    level = float(np.median(accuracy[0][int(len(accuracy[0]) * _SKIPPED) :])) if accuracy and accuracy[0].size else None
+    level = float(np.median(accuracy[0][len(accuracy[0]) // 2 :])) if accuracy and accuracy[0].size else None
     return [
         Finding(
             code=rule.code,
             severity="warning",
-            confidence=0.9 if had - got >= 2 * _DEVIATIONS * np.sqrt(had) else 0.75,
+            confidence=0.9 if _chance(got, had) <= _CHANCE**2 else 0.75,
             step=int(late.steps[0]),
             summary=(
                 f"Rare classes are ignored: {listed(names)} {'has' if len(names) == 1 else 'have'} {share:.1%} of the"
@@ -83,6 +88,12 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             source=rule.source,
         )
     ]
+
+
+def _chance(count: float, mean: float) -> float:
+    """Chance of a Poisson count of at most `count`, given its mean."""
+    terms = (number * math.log(mean) - math.lgamma(number + 1) - mean for number in range(int(count) + 1))
+    return math.fsum(math.exp(term) for term in terms) if mean > 0.0 else 1.0
 
 
 rule = FindingRule(

@@ -2,17 +2,17 @@
 
 *Predictions*: `prediction_spread`, the spread of predictions between the examples of a batch over that of the targets,
 is about the root of R² for a fitted model. Below 0.02 the inputs explain less than 4e-4 of the targets' variance, and
-softmax of logits that differ by a hundredth of a nat stays there. It counts from step 100 on, in the median of the last
-quarter of the samples (at least three). So does one class that gets 99 % of the predictions while no class has more
-than 80 % of the labels: beyond that share the matter is class-imbalance. A random but sane initialisation starts above
-the threshold, so a spread that was five times higher once has collapsed; one that was never there was not learnt,
+softmax of logits that differ by a hundredth of a nat stays there. It counts in runs of 100 steps or more, in the median
+of the samples of the last third of the steps. So does one class that gets 99 % of the predictions while no class has
+more than 80 % of the labels: beyond that share the matter is class-imbalance. A random but sane initialisation starts
+above the threshold, so a spread that was five times higher once has collapsed; one that was never there was not learnt,
 which is said with less confidence.
 
 *Representations*, where no loss with targets of its own was heard or several losses oppose one another (contrastive
 and siamese training, GAN): the last weighted layer of a model, normalisation and critics with a single output left out.
 `batch_variance_share`, the share of its output's second moment that varies over the batch, is of order 1 at the start,
 and below 1e-3 when what is left is a constant vector: the inputs then turn it by less than two degrees. It must have
-been ten times higher before.
+been ten times higher before; samples count from a third of the steps on, since nothing pulls such a vector apart again.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _MAJORITY = 0.8
 _CONSTANT = 1e-3
 _CONSTANT_FELL = 10.0
 _FEWEST_STEPS = 100
-_FEWEST_SAMPLES = 5
-_LATE = 0.75
-_LEAST_LATE = 3
+_FEWEST_SAMPLES = 2
+_LATE = 2.0 / 3.0
+_LATE_OF_LAYERS = 1.0 / 3.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,22 +59,18 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     last = max((int(t.steps[-1]) for t in tracks(run, "loss") if len(t)), default=0)
     if last < _FEWEST_STEPS:
         return []
-    opposed = loss_tracks(run)[1]
-    case = None if opposed else _predictions(run) or _one_class(run)
-    case = case or _representation(run, opposed)
+    late, opposed = _LATE * last, loss_tracks(run)[1]
+    case = None if opposed else _predictions(run, late) or _one_class(run, late)
+    case = case or _representation(run, opposed, _LATE_OF_LAYERS * last)
     return [] if case is None else [_finding(run, case)]
 
 
-def _late(values: np.ndarray) -> np.ndarray:
-    return values[min(int(len(values) * _LATE), len(values) - _LEAST_LATE) :]
-
-
-def _predictions(run: Run) -> _Case | None:
+def _predictions(run: Run, since: float) -> _Case | None:
     spread = [t.finite() for t in tracks(run, "prediction_spread")]
-    if not spread or len(spread[0]) < _FEWEST_SAMPLES:
+    if not spread or len(spread[0]) < _FEWEST_SAMPLES or spread[0].steps[-1] < since:
         return None
     steps, values = spread[0].steps, spread[0].values
-    late, highest = float(np.median(_late(values))), float(values.max())
+    late, highest = float(np.median(values[steps >= since])), float(values.max())
     if late >= _NO_SPREAD:
         return None
     above = np.flatnonzero(values >= max(_NO_SPREAD, highest / _FELL))
@@ -90,12 +86,17 @@ def _predictions(run: Run) -> _Case | None:
     )
 
 
-def _one_class(run: Run) -> _Case | None:
+def _one_class(run: Run, since: float) -> _Case | None:
     shares = class_shares(run)
     if shares is None or len(shares.steps) < _FEWEST_SAMPLES:
         return None
-    late = shares.since(min(_LATE, 1.0 - _LEAST_LATE / len(shares.steps)))
-    if np.isnan(late.predictions).any() or late.labels.mean(axis=0).max() > _MAJORITY or len(shares.names) < 2:
+    late = shares.since(since)
+    if (
+        not len(late.steps)
+        or np.isnan(late.predictions).any()
+        or late.labels.mean(axis=0).max() > _MAJORITY
+        or len(shares.names) < 2
+    ):
         return None
     mean = late.predictions.mean(axis=0)
     chosen = int(np.argmax(mean))
@@ -114,15 +115,15 @@ def _one_class(run: Run) -> _Case | None:
     )
 
 
-def _representation(run: Run, opposed: bool) -> _Case | None:
+def _representation(run: Run, opposed: bool, since: float) -> _Case | None:
     if run.losses and not opposed:
         return None
     shares = table(run, "batch_variance_share")
     for label in _last_layers(run):
         steps, values = shares.column(label)
-        if len(values) < _FEWEST_SAMPLES:
+        if len(values) < _FEWEST_SAMPLES or steps[-1] < since:
             continue
-        late, highest = float(np.median(_late(values))), float(values.max())
+        late, highest = float(np.median(values[steps >= since])), float(values.max())
         if late >= _CONSTANT or highest < _CONSTANT_FELL * late:
             continue
         above = np.flatnonzero(values >= _CONSTANT)
@@ -154,9 +155,9 @@ def _finding(run: Run, case: _Case) -> Finding:
     facts = (f" (learning rate {number(rate)}" + (f", gradient norm {number(norm)})" if norm else ")")) if rate else ""
     if case.labels:
         remedy = (
-            f"See what keeps outputs of {case.labels[0]} apart: negative pairs or a margin in a contrastive loss, a stop"
-            " of the gradient and a predictor without them, minibatch statistics or a weaker critic in a GAN; collapse"
-            f" began by step {case.step}{facts}."
+            f"See what keeps outputs of {case.labels[0]} apart: negative pairs or a margin in a contrastive loss, a"
+            " stop of the gradient and a predictor without them, minibatch statistics or a weaker critic in a GAN;"
+            f" collapse began by step {case.step}{facts}."
         )
     else:
         remedy = (

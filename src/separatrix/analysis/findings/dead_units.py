@@ -122,5 +122,8 @@ rule = FindingRule(
         "unnormalized-inputs",
         "missing-zero-grad",
         "nonfinite",
+        "unshuffled-data",
+        "collapsed-output",
+        "loss-mismatch",
     ),
 )

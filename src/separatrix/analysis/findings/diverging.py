@@ -179,5 +179,5 @@ rule = FindingRule(
     needs=("loss",),
     source="Gradient descent with a step above 2/curvature overshoots and grows: Cohen et al. 2021, arXiv:2103.00065",
     assess=assess,
-    caused_by=("exploding-gradient", "missing-zero-grad", "unnormalized-inputs"),
+    caused_by=("exploding-gradient", "missing-zero-grad", "unnormalized-inputs", "loss-mismatch"),
 )

@@ -7,9 +7,9 @@ running statistics. A model known to have none is unaffected, and nothing is sai
 statistics, which stay what they were. One sampled step in that mode is a fact; what differs is how it came about. It is
 a fault if the model is in evaluation mode for at least half of the steps (somebody never called `train()`), or from an
 evaluation on (`eval()` was called for it and not undone) for at least a tenth of them: less could be a probe of the
-user's own. Else it looks like a choice (batch statistics frozen for the last steps): info. So it does if every
-normalisation that keeps statistics is itself frozen, or parameters are, and there is no dropout: that is how
-backbones are fine-tuned.
+user's own. Else it looks like a choice (batch statistics frozen for the last steps): info. So it does if most
+parameters are frozen, or every normalisation that keeps statistics is and there is no dropout: that is how backbones
+are fine-tuned.
 
 *Evaluation in training mode*: dropout stays on, so that losses and accuracies are worse and noisier than the model,
 and batch normalisation learns from the evaluation's data. It is a fault if all evaluations of the run's second half
@@ -29,6 +29,7 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 _MOST_STEPS = 0.5
 _AFTER_EVALUATION = 0.1
 _FEWEST_EVALUATIONS = 2
+_MOST_FROZEN = 0.5
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -66,6 +67,11 @@ def _training(run: Run, steps: Integers, modes: Floats, affected: dict[str, str]
     share = float(spans[off].sum() / spans.sum())
     first = int(steps[np.argmax(off)])
     evaluated = _follows_evaluation(run, steps, off)
+    place = (
+        f"the evaluation before step {first} left the model in evaluation mode"
+        if evaluated
+        else f"it was not in force at step {first}"
+    )
     meant = affected is None or _deliberate(run, affected)
     fault = share >= _MOST_STEPS or (evaluated and share >= _AFTER_EVALUATION)
     started = "from the first step on" if first == int(steps[0]) else f"since step {first}"
@@ -85,7 +91,7 @@ def _training(run: Run, steps: Integers, modes: Floats, affected: dict[str, str]
         ),
         remedy=(
             f"Call model.train() {'before the first step' if first == int(steps[0]) else 'after each evaluation'}"
-            f" ({'the evaluation before step ' + str(first) + ' left the model in evaluation mode' if evaluated else 'it was not in force at step ' + str(first)})."
+            f" ({place})."
         ),
         evidence={
             "series": ["training_mode"],
@@ -106,12 +112,13 @@ def _follows_evaluation(run: Run, steps: Integers, off: np.ndarray) -> bool:
 
 
 def _deliberate(run: Run, affected: dict[str, str]) -> bool:
-    """Whether this is how one fine-tunes: no dropout is switched off, and what normalises is frozen, or much else is."""
-    if any(effect == "dropout" for effect in affected.values()):
-        return False
+    """Whether this looks like fine-tuning: most parameters frozen, or all that normalises, and nothing drops out."""
     frozen = [not p.get("requires_grad", True) or not p.get("optimizer") for p in run.parameters]
+    sizes = [int(p.get("numel", 1)) for p in run.parameters]
+    if sum(size for size, is_frozen in zip(sizes, frozen, strict=True) if is_frozen) > _MOST_FROZEN * sum(sizes):
+        return True
     own = [f for p, f in zip(run.parameters, frozen, strict=True) if module_of(p) in affected]
-    return bool(own and all(own))
+    return "dropout" not in affected.values() and bool(own) and all(own)
 
 
 def _effects(affected: dict[str, str]) -> str:

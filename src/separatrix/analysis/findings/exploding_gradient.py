@@ -167,5 +167,5 @@ rule = FindingRule(
     needs=(),
     source="Pascanu et al. 2013, arXiv:1211.5063; Glorot & Bengio 2010 (AISTATS)",
     assess=assess,
-    caused_by=("diverging", "missing-zero-grad", "unnormalized-inputs"),
+    caused_by=("diverging", "missing-zero-grad", "unnormalized-inputs", "loss-mismatch", "attention-logit-growth"),
 )

@@ -12,9 +12,9 @@ fitted by expectation maximisation, has a lower group
 - and at most half of which the model had right in those epochs.
 
 *From training and evaluation*, where they were not recorded: the model does better on evaluation data, whose labels are
-right, than on the data it is trained on. By at least ten points of accuracy, four standard errors, and with the
-loss lower too, over the evaluations at which its accuracy is within a tenth of its best and the training loss has not
-fallen below half of the evaluation loss. Dropout and soft targets (mixup) do the same, so a training with these is not
+right, than on the data it is trained on. By at least ten points of accuracy, four standard errors, and with a loss
+lower by a quarter or more, over the evaluations at which its accuracy is within a tenth of its best, and that is
+above 60 %. Dropout and soft targets (mixup) do the same, so a training with these is not
 judged; augmentation does it less, hence the low confidence. Noise that is in the evaluation's labels too is not seen.
 """
 
@@ -34,6 +34,8 @@ _FEWEST_EXAMPLES = 50
 _FEWEST_EPOCHS = 2
 _BETTER = 0.1
 _ERRORS = 4.0
+_LOSS_RATIO = 4.0 / 3.0
+_LEARNT = 0.6
 _FEWEST_EVALUATIONS = 3
 _ROUNDS = 200
 _NAMED = 10
@@ -164,19 +166,19 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
         if better.values[index] < 0.9 * best or not span.any() or not course.size or height is None:
             continue
         level = float(course.mean())
-        if level < height / 2:
-            continue
         rows = float(span.sum()) * ((sizes.at(step) if sizes is not None else None) or 1.0)
-        gaps.append((float(better.values[index]), float(accuracy.values[span].mean()), rows, level - height))
+        gaps.append(
+            (float(better.values[index]), float(accuracy.values[span].mean()), rows, level / max(height, 1e-12))
+        )
         weights += rows
         steps.append(step)
     if not gaps:
         return []
-    evals, trains, rows_of, differences = (np.array(column) for column in zip(*gaps, strict=True))
+    evals, trains, rows_of, ratios = (np.array(column) for column in zip(*gaps, strict=True))
     mean_train = float(np.average(trains, weights=rows_of))
     gap = float(np.average(evals - trains, weights=rows_of))
     error = float(np.sqrt(max(mean_train * (1.0 - mean_train), 1e-4) / weights))
-    if gap < _BETTER or gap < _ERRORS * error or float(np.average(differences, weights=rows_of)) <= 0.0:
+    if best < _LEARNT or gap < _BETTER or gap < _ERRORS * error or float(np.median(ratios)) < _LOSS_RATIO:
         return []
     return [
         Finding(
@@ -190,8 +192,8 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
             ),
             remedy=(
                 f"Check a sample of the training labels: about {gap:.0%} would be wrong (unless the training inputs are"
-                f" augmented). Stop near step {int(better.steps[int(np.argmax(better.values))])}, where the evaluation's"
-                f" accuracy was {best:.0%}; later the model learns the wrong labels by heart."
+                f" augmented). Stop near step {int(better.steps[int(np.argmax(better.values))])}, where the"
+                f" evaluation's accuracy was {best:.0%}; later the model learns the wrong labels by heart."
             ),
             evidence={
                 "series": ["accuracy", "eval_accuracy", "loss", "eval_loss"],

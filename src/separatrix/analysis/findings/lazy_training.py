@@ -6,12 +6,12 @@ half: nine tenths of what was learnt is linear in the weights. Networks of usual
 hundred steps; the index falls as the inverse of the output's scale.
 
 Where the index was not recorded, the length of the way that the weights went bounds their distance: the sum over the
-steps of `update_ratio`, interpolated between samples. If it is below 0.05 for every matrix of weights while the loss has
-fallen by nine tenths, hardly anything moved.
+steps of `update_ratio`, interpolated between samples. If it is below 0.05 for every matrix of weights while the loss
+has fallen by nine tenths, hardly anything moved.
 
 Models without a hidden layer are linear in their weights and always lazy: they are not judged, nor are those that are
-mostly frozen. To be lazy is no fault of itself (fine-tuning often is). It is a warning where generalisation suffers: the
-loss of the evaluation ends above half of its start, although the training's has fallen below a tenth.
+mostly frozen. To be lazy is no fault of itself (fine-tuning often is). It is a warning where generalisation suffers:
+the loss of the evaluation ends above half of its start, although the training's has fallen below a tenth.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 f" learning rate larger{f' (now {number(rate)})' if rate else ''}, or scale by maximal update"
                 f" parametrisation; the index {number(seen)} falls as the inverse of that scale."
                 if seen is not None
-                else "Make the output's scale smaller (a factor on the logits, the last layer's initial weights) and the"
-                f" learning rate larger{f' (now {number(rate)})' if rate else ''}: weights moved by"
+                else "Make the output's scale smaller (a factor on the logits, the last layer's initial weights) and"
+                f" the learning rate larger{f' (now {number(rate)})' if rate else ''}: weights moved by"
                 f" {number(way or 0.0)} at most."
             ),
             evidence={

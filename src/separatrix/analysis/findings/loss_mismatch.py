@@ -13,10 +13,10 @@ rounding. "Throughout" is at 95 % of the samples or more.
 - *sigmoid twice*: `binary_cross_entropy` is given numbers between sigmoid(0) and sigmoid(1) throughout, although each
   of the two targets makes up a tenth or more.
 - *no log-probabilities*: the log of the sum of exponentials of what `nll_loss` or `kl_div` is given is 0 for
-  log-probabilities in any precision to within 0.05; logits and probabilities are off by more than 0.5 (log of the number
-  of classes, at the start). `nll_loss` of logits has no lower bound: the loss runs to minus infinity. An error.
-- *shapes*: outputs and targets of an elementwise loss are broadcast to more entries than either has: (n, 1) against (n,)
-  compares every output with every target, so that the best output is the mean target for all. An error.
+  log-probabilities in any precision to within 0.05; logits and probabilities are off by more than 0.5 (log of the
+  number of classes, at the start). `nll_loss` of logits has no lower bound: the loss runs to minus infinity. An error.
+- *shapes*: outputs and targets of an elementwise loss are broadcast to more entries than either has: (n, 1) against
+  (n,) compares every output with every target, so that the best output is the mean target for all. An error.
 - *targets out of range*: binary cross-entropy wants targets between 0 and 1. With others the loss has no lower bound:
   an error.
 - *outputs out of reach*: the model ends in a module whose range (sigmoid, softmax: 0 to 1; tanh: -1 to 1; ReLU: from 0)
@@ -167,7 +167,7 @@ def _probabilities(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Case | Non
         f"{name} is given numbers between 0 and 1 throughout: sigmoid is applied twice, so that no answer is below 1/2"
         + (f"; the loss ends at {number(end)}." if end is not None else "."),
         "Give it the logits: remove the sigmoid at the end of the model, or take binary_cross_entropy. Of a right"
-        f" answer 1 the loss cannot fall below {number(lowest)} now, of a right answer 0 not below {number(math.log(2))}.",
+        f" answer 1 the loss cannot fall below {number(lowest)} now, of an answer 0 not below {number(math.log(2))}.",
         ("unit_interval_share", "output_min", "output_max"),
         {"final_loss": end},
     )
@@ -224,7 +224,6 @@ def _shapes(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Case | None:
     facts = next((f for f in losses if f.get("broadcast")), None)
     if facts is None:
         return None
-    spread = _samples(run, "prediction_spread")
     outputs, targets = tuple(facts["outputs"]), tuple(facts["targets"])
     return _Case(
         "shapes",
@@ -232,9 +231,9 @@ def _shapes(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Case | None:
         0.97,
         f"{facts['name']} compares outputs of shape {outputs} with targets of shape {targets}: broadcast, every output"
         " is compared with every target, and the best answer is the same for all.",
-        f"Bring both to one shape: targets.unsqueeze(1), or outputs.squeeze(1), instead of {outputs} against {targets}.",
+        f"Bring both to one shape: targets.unsqueeze(1) or outputs.squeeze(1); now they are {outputs} and {targets}.",
         ("output_min", "output_max", "target_std"),
-        {"outputs": list(outputs), "targets": list(targets)} | ({} if spread is None else {}),
+        {"outputs": list(outputs), "targets": list(targets)},
     )
 
 
@@ -250,8 +249,8 @@ def _targets_out_of_range(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Cas
         "targets out of range",
         "error",
         0.95,
-        f"{facts['name']} is given targets from {number(low)} to {number(high)}, and wants 0 to 1: the loss has no lower"
-        " bound" + (f" and ends at {number(end)}." if end is not None else "."),
+        f"{facts['name']} is given targets from {number(low)} to {number(high)}, and wants 0 to 1: the loss has no"
+        " lower bound" + (f" and ends at {number(end)}." if end is not None else "."),
         f"Bring the targets to 0 to 1 (they reach {number(high)}), or take mse_loss for numbers, cross_entropy for"
         " classes.",
         ("target_mean", "target_std", "loss"),

@@ -183,5 +183,13 @@ rule = FindingRule(
     needs=("loss",),
     source="Chowdhery et al. 2022, arXiv:2204.02311, section 5.1; Wortsman et al. 2023, arXiv:2309.14322",
     assess=assess,
-    caused_by=("diverging", "exploding-gradient", "missing-zero-grad", "unnormalized-inputs", "nonfinite"),
+    caused_by=(
+        "diverging",
+        "exploding-gradient",
+        "missing-zero-grad",
+        "unnormalized-inputs",
+        "nonfinite",
+        "unshuffled-data",
+        "loss-mismatch",
+    ),
 )

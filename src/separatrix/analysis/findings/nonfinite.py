@@ -132,5 +132,5 @@ rule = FindingRule(
     needs=("loss",),
     source="IEEE 754 arithmetic: NaN and infinity propagate through every later operation",
     assess=assess,
-    caused_by=("diverging", "exploding-gradient", "unnormalized-inputs", "missing-zero-grad"),
+    caused_by=("diverging", "exploding-gradient", "unnormalized-inputs", "missing-zero-grad", "loss-mismatch"),
 )

@@ -27,7 +27,8 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 _CORRELATION = 0.2
 _CORRELATION_OF_NUMBERS = 0.5
 _DEVIATIONS = 6.0
-_FEWEST_BATCHES = 4
+_FEWEST_BATCHES = 2
+_FEWEST_BATCHES_OF_NUMBERS = 6
 _SMALLEST_BATCH = 4
 
 
@@ -40,13 +41,13 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         return _of_classes(shares)
     numbers = _numbers(run)
     if numbers is None:
-        missing = "label_share or target_mean, of one label an example, in at least 4 batches of 4 or more examples"
+        missing = "label_share or target_mean, of one label an example, in several batches of 4 or more examples"
         return NotAssessed(rule.code, (missing,))
     return numbers
 
 
 def _of_classes(shares: ClassShares) -> Sequence[Finding] | NotAssessed:
-    size = float(np.median(shares.rows))
+    size = float(len(shares.rows) / (1.0 / shares.rows).sum())
     if size < _SMALLEST_BATCH:
         return NotAssessed(rule.code, (f"label_share of batches of at least {_SMALLEST_BATCH} examples",))
     rho, deviations = correlation_of_classes(shares.labels, size)
@@ -99,7 +100,7 @@ def _numbers(run: Run) -> Sequence[Finding] | None:
         entries != shape[0]
         or shape[0] != sizes[0].values[0]
         or size < _SMALLEST_BATCH
-        or len(means[0]) < _FEWEST_BATCHES
+        or len(means[0]) < _FEWEST_BATCHES_OF_NUMBERS
     ):
         return None
     rho, deviations = correlation_of_numbers(means[0].values, spreads[0].values, size)
@@ -139,8 +140,8 @@ def _finding(rho: float, size: float, step: int, said: str, series: list[str], n
         step=step,
         summary=said,
         remedy=(
-            "Shuffle the training data: DataLoader(..., shuffle=True), or a new torch.randperm each epoch. Labels of one"
-            f" batch are correlated by {number(rho)}, so that {number(size)} examples are worth {number(worth)}."
+            "Shuffle the training data: DataLoader(..., shuffle=True), or a new torch.randperm each epoch. Labels of"
+            f" one batch are correlated by {number(rho)}, so that {number(size)} examples are worth {number(worth)}."
         ),
         evidence={"series": series, "labels": [], "correlation": rho, "batch_size": size, "worth": worth, **numbers},
         source=rule.source,

@@ -80,5 +80,5 @@ rule = FindingRule(
     needs=("gradient_rms",),
     source="Glorot & Bengio 2010 (AISTATS); Hochreiter 1998; He et al. 2015, arXiv:1502.01852",
     assess=assess,
-    caused_by=("nonfinite", "diverging"),
+    caused_by=("nonfinite", "diverging", "loss-mismatch"),
 )
