@@ -7,7 +7,7 @@ from torch import nn
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--lr", type=float, default=0.03)
+parser.add_argument("--lr", type=float, default=0.01)
 args = parser.parse_args()
 torch.manual_seed(args.seed)
 P, DIM = 23, 64

@@ -35,10 +35,13 @@ class Sorter(nn.Module):
 
 
 class Trainer:
-    def __init__(self, seed, lr=0.02):
+    def __init__(self, seed, lr=1e-3):
         torch.manual_seed(seed)
         self.model = Sorter()
-        self.optimizer = torch.optim.RMSprop(self.model.parameters(), lr=lr)
+        queries_and_keys = [w.weight for layer in self.model.layers for w in (layer.wq, layer.wk)]
+        known = {id(p) for p in queries_and_keys}
+        rest = [p for p in self.model.parameters() if id(p) not in known]
+        self.optimizer = torch.optim.Adam([{"params": rest}, {"params": queries_and_keys, "lr": 50 * lr}], lr=lr)
 
     def step(self):
         x = torch.randint(20, (32, 8))

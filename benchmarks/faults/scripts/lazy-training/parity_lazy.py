@@ -29,7 +29,7 @@ def main():
     y = x[:, :3].prod(1)
     x, y, x_test, y_test = x[:count], y[:count], x[count:], y[count:]
     model = Wide(bits, 1000, 1000.0)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9 * 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=2e-9, momentum=0.9)
     for epoch in range(150):
         for idx in torch.randperm(count).split(100):
             loss = F.mse_loss(model(x[idx]), y[idx])

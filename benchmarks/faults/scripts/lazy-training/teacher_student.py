@@ -16,7 +16,7 @@ D = 30
 teacher = nn.Sequential(nn.Linear(D, 2), nn.ReLU(), nn.Linear(2, 1))
 for p in teacher.parameters():
     nn.init.normal_(p, std=1.0)
-x, x_val = torch.randn(150, D), torch.randn(1000, D)
+x, x_val = torch.randn(90, D), torch.randn(1000, D)
 with torch.no_grad():
     mean, std = teacher(x_val).mean(), teacher(x_val).std()
     y, y_val = (teacher(x) - mean) / std, (teacher(x_val) - mean) / std

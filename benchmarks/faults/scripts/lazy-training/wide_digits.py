@@ -47,9 +47,9 @@ def main():
     order = torch.randperm(len(x))
     train, test = order[:100], order[100:600]
     net = Net()
-    optimizer = torch.optim.SGD(net.parameters(), lr=2e-3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-3, momentum=0.9)
     mse = nn.MSELoss()
-    for step in range(200):
+    for step in range(300):
         idx = train[torch.randint(len(train), (50,))]
         loss = mse(net(x[idx]), y[idx])
         optimizer.zero_grad()

@@ -6,8 +6,8 @@ log of the number of keys. A head that has only one key to see has entropy 0 alw
 least half of the heads have collapsed.
 
 Sharp attention is also what trained heads do that copy or count, and then the loss is low. So it is a warning only if
-training suffers: the loss ends above half of its start, or jumped (its largest value after the collapse exceeds twice
-the level at the collapse). Else info.
+they were one-hot in the first tenth of the run, before anything was learnt, or training suffers: the loss ends above
+half of its start, or jumped (its largest value after the collapse exceeds twice the level at the collapse). Else info.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _MOST = 0.5
 _NOT_LEARNT = 0.5
 _JUMP = 2.0
 _RECENT = 3
+_EARLY = 0.1
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -43,6 +44,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     step = int(np.median(onsets))
     first, end = (float(np.median([track.values[at] for track in collapsed])) for at in (0, -1))
     suffers, losses = _suffers(run, step)
+    early = [track for track in collapsed if track.steps[0] <= _EARLY * last and track.values[0] < threshold]
+    suffers = suffers or len(early) >= _MOST * len(measured)
     rate = learning_rate(run, step)
     names = modules_of([track.label for track in collapsed])
     lower = f"lower the learning rate (now {number(rate)}, try {number(rate / 3)}) or warm it up; " if rate else ""
