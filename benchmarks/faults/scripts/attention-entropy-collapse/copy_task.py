@@ -7,7 +7,7 @@ from torch import nn
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--seed", type=int, default=0)
-parser.add_argument("--lr", type=float, default=0.05)
+parser.add_argument("--lr", type=float, default=1e-3)
 args = parser.parse_args()
 torch.manual_seed(args.seed)
 
@@ -21,6 +21,8 @@ class Reverser(nn.Module):
         self.places = nn.Parameter(torch.randn(LENGTH, WIDTH))
         layer = nn.TransformerEncoderLayer(WIDTH, 2, 64, dropout=0.0, batch_first=True)
         self.encoder = nn.TransformerEncoder(layer, 2)
+        for block in self.encoder.layers:
+            nn.init.normal_(block.self_attn.in_proj_weight, std=1.0)
         self.head = nn.Linear(WIDTH, VOCAB)
 
     def forward(self, x):

@@ -1,7 +1,7 @@
 """Attention becomes one-hot: the entropy of most heads goes to zero, and training suffers.
 
-A head has collapsed when the mean entropy of its attention, in the median of its last three measurements, is below 0.1
-nats: it sees exp(0.1) = 1.1 keys. At the usual initialisation attention is nearly uniform, with an entropy of about the
+A head has collapsed when the mean entropy of its attention, in the median of its last three measurements, is below 0.2
+nats, that of one key with 95 % of the attention and one with the rest. At the usual initialisation attention is nearly uniform, with an entropy of about the
 log of the number of keys. A head that has only one key to see has entropy 0 always, and says nothing. It counts when at
 least half of the heads have collapsed.
 
@@ -20,7 +20,7 @@ from separatrix.analysis.heads import heads, modules_of
 from separatrix.analysis.trends import end_points, learning_rate, listed, loss_tracks, number, smoothed, start, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
-_NATS = 0.1
+_NATS = 0.2
 _ONE_KEY = 1e-6
 _MOST = 0.5
 _NOT_LEARNT = 0.5

@@ -103,5 +103,5 @@ rule = FindingRule(
     needs=("attention_logit_max",),
     source="Dehghani et al. 2023, arXiv:2302.05442; Wortsman et al. 2023, arXiv:2309.14322, section 3.1.1",
     assess=assess,
-    caused_by=("lr-too-high", "attention-entropy-collapse", "unnormalized-inputs", "missing-zero-grad"),
+    caused_by=("lr-too-high", "unnormalized-inputs", "missing-zero-grad"),
 )

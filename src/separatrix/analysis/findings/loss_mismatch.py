@@ -20,7 +20,7 @@ rounding. "Throughout" is at 95 % of the samples or more.
 - *targets out of range*: binary cross-entropy wants targets between 0 and 1. With others the loss has no lower bound:
   an error.
 - *outputs out of reach*: the model ends in a module whose range (sigmoid, softmax: 0 to 1; tanh: -1 to 1; ReLU: from 0)
-  misses the targets of a regression: their mean, or a standard deviation beyond it on either side, lies outside.
+  misses targets of a regression: some lie outside, and so does their mean, or a standard deviation beyond it.
 - *class labels as numbers*: a squared or absolute error of one output against whole numbers 0, 1, ..., k - 1 with k
   between 3 and 100 that all occur: classes have no order. The targets might be counts or grades, hence low
   confidence, and only info from 20 values on.
@@ -266,6 +266,9 @@ def _outputs_out_of_reach(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Cas
     if not _first_is(losses, *_ELEMENTWISE) or mean is None or spread is None or given is None or given_high is None:
         return None
     if not math.isfinite(low) or given.values.min() < low - _ROUNDING or given_high.values.max() > high + _ROUNDING:
+        return None
+    lowest, highest = losses[0].get("target_range") or (-math.inf, math.inf)
+    if low - _ROUNDING <= lowest and highest <= high + _ROUNDING:
         return None
     centre, width = float(np.mean(mean.values)), float(np.median(spread.values))
     if low <= centre - width and centre + width <= high:
