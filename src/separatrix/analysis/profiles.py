@@ -95,9 +95,9 @@ def gradient_profiles(run: Run, fewest: int) -> tuple[DepthProfile, ...]:
     """How gradients change with depth: of weights relative to the weights, and of biases, for each optimizer's layers.
 
     A weight's gradient is the product of the signal that comes back and the activation that went in; a bias's is the
-    signal alone. Embeddings (most rows get none) and biases that a normalisation or a difference of outputs cancels are left
-    out, and so are gradients of exactly zero, which say nothing about decay; the first layer's gradient is divided by
-    the RMS of the input. Profiles of fewer than `fewest` layers are left out.
+    signal alone. Embeddings (most rows get none) and biases that a normalisation or a difference of outputs cancels are
+    left out, and so are gradients of exactly zero, which say nothing about decay; the first layer's gradient is divided
+    by the RMS of the input. Profiles of fewer than `fewest` layers are left out.
     """
     kind_of = kinds(run)
     order = {name: index for index, name in enumerate(kind_of)}

@@ -42,7 +42,7 @@ if __name__ == "__main__":
     torch.manual_seed(parser.parse_args().seed)
     x = images()
     net = Net()
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     for epoch in range(8):
         for idx in torch.randperm(len(x)).split(100):
             p, z = net(view(x[idx]), view(x[idx]))

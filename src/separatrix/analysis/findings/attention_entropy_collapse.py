@@ -1,9 +1,10 @@
 """Attention becomes one-hot: the entropy of most heads goes to zero, and training suffers.
 
 A head has collapsed when the mean entropy of its attention, in the median of its last three measurements, is below 0.2
-nats, that of one key with 95 % of the attention and one with the rest. At the usual initialisation attention is nearly uniform, with an entropy of about the
-log of the number of keys. A head that has only one key to see has entropy 0 always, and says nothing. It counts when at
-least half of the heads have collapsed.
+nats, that of one key with 95 % of the attention and one with the rest. At the usual initialisation attention is nearly
+uniform, with an entropy of about the log of the number of keys. A head that has only one key to see has entropy 0
+always, and says nothing. It counts when at least half of the heads have collapsed, as measured in the second half of
+the run.
 
 Sharp attention is also what trained heads do that copy or count, and then the loss is low. So it is a warning only if
 they were one-hot in the first tenth of the run, before anything was learnt, or training suffers: the loss ends above
