@@ -15,7 +15,7 @@ from separatrix.analysis import assess, rules
 from separatrix.analysis.findings.class_imbalance import _chance
 from separatrix.analysis.findings.label_noise import two_groups
 from separatrix.analysis.findings.unshuffled_data import correlation_of_classes, correlation_of_numbers
-from separatrix.runs import Finding, Run
+from separatrix.runs import Finding, Run, RunWriter, SeriesSpec, open_run
 
 RNG = np.random.default_rng
 FALLING = [2.3 * 0.97**step for step in range(200)]
@@ -255,6 +255,19 @@ def test_a_model_better_on_evaluation_than_on_training_points_to_wrong_labels(tm
     assert finding.evidence["gap"] == pytest.approx(0.25)
     assert found("label-noise", run("clean", 0.9, 0.4)) == ()
     assert found("label-noise", run("dropout", 0.65, 1.4, "dropout")) == ()
+
+
+def test_training_that_lags_behind_its_first_evaluation_is_no_label_noise(tmp_path: Path) -> None:
+    """The only samples of accuracy are of the first steps, as when the budget is short."""
+    scalars = {"loss": FALLING, "accuracy": [0.1, 0.1, 0.2], "batch_size": [32.0] * 3}
+    writer = RunWriter(tmp_path / "run")
+    for name, values in {**scalars, "eval_loss": [0.5] * 4, "eval_accuracy": [0.9] * 4}.items():
+        series = writer.series(SeriesSpec(name))
+        for index, value in enumerate(values):
+            writer.scalar(series, 45 * (index + 1) if name.startswith("eval") else index + 1, float(value))
+    writer.meta("losses", losses())
+    writer.close()
+    assert found("label-noise", open_run(tmp_path / "run")) == ()
 
 
 # --- overfitting ---

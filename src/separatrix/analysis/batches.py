@@ -70,7 +70,7 @@ def class_shares(run: Run) -> ClassShares | None:
         labels=values[keep],
         predictions=guesses.reshape(-1, count)[keep],
         rows=rows[keep] * per_call / max(typical, 1.0),
-        by_example=per_call == typical,
+        by_example=size is not None and per_call == typical,
     )
 
 

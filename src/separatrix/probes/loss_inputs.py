@@ -15,7 +15,7 @@ MOST_ROWS = 8192
 """Of a batch with more rows (examples, pixels, tokens) than this the first are read."""
 
 _SUMS_TO_ONE = 1e-3
-"""Softmax in bfloat16 is off by about this much; rows of logits come this near 1 by accident hardly ever."""
+"""Softmax in float16 is off by less; rows of logits without a negative entry come this near 1 hardly ever."""
 
 _LOG_PROBABILITIES = ("nll_loss", "kl_div")
 _BINARY = ("binary_cross_entropy", "binary_cross_entropy_with_logits")

@@ -60,8 +60,9 @@ def _spreads_out(outputs: torch.Tensor, targets: torch.Tensor) -> bool:
 
 def _of_targets(targets: torch.Tensor, known: dict[str, Any] | None) -> dict[str, Any]:
     """Range of the targets, and which values they take while these are few whole numbers."""
-    values = targets.detach().reshape(-1)[:_MOST_ENTRIES]
-    if not values.numel() or values.is_complex() or not bool(torch.isfinite(values).all()):
+    plain = targets.layout is torch.strided and not targets.is_complex() and not targets.is_quantized
+    values = targets.detach().reshape(-1)[:_MOST_ENTRIES] if plain else targets.new_empty(0, dtype=torch.float32)
+    if not values.numel() or not bool(torch.isfinite(values).all()):
         return {"target_range": known and known["target_range"], "target_values": known and known["target_values"]}
     low, high = (float(v) for v in torch.aminmax(values.float() if values.is_floating_point() else values))
     before = known["target_range"] if known is not None else None

@@ -8,7 +8,7 @@ classes together are predicted at most half as often as they occur, beyond chanc
 one of a thousand cases, of a Poisson count as large as the labels'. Predictions are those on the training batches, so
 what is ignored there is ignored everywhere.
 
-Of labels of pixels and tokens only those of at most twenty classes are judged: word frequencies span decades by nature.
+More than twenty classes are not judged: frequencies of words and letters span decades by nature.
 """
 
 from __future__ import annotations
@@ -27,15 +27,13 @@ _IGNORED = 0.5
 _CHANCE = 1e-3
 _SKIPPED = 1.0 / 3.0
 _FEWEST_BATCHES = 2
-_MOST_DENSE_CLASSES = 20
-_MOST_CLASSES = 100
+_MOST_CLASSES = 20
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding for all classes that are rare and ignored."""
     shares = class_shares(run)
-    most = 0 if shares is None else _MOST_CLASSES if shares.by_example else _MOST_DENSE_CLASSES
-    if shares is None or len(shares.steps) < _FEWEST_BATCHES or len(shares.names) > most:
+    if shares is None or len(shares.steps) < _FEWEST_BATCHES or len(shares.names) > _MOST_CLASSES:
         return NotAssessed(rule.code, ("label_share and prediction_share of one label a row, in several batches",))
     weights = shares.rows[:, None]
     occurring = (shares.labels * weights).sum(axis=0) / weights.sum()
