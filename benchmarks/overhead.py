@@ -1,9 +1,9 @@
 """What a recording costs: blocks of training steps with and without it, interleaved in one process.
 
 The overhead is (time with - time without) / (time without). Short blocks alternate in random order, since the speed of
-a machine drifts within tens of milliseconds; a dozen of each kind make a round, whose ratio of times is one value, so
-that the cost of a rare sampled step is never trimmed away. Rounds go on until the standard error of their mean is a
-tenth of the budget, or the time is up: then the row says "not resolved".
+a machine drifts within tens of milliseconds; a dozen of each kind make a round. The overhead is that of all rounds
+together, none left out, since a rare snapshot is part of the cost; its standard error is the jackknife's over rounds.
+Rounds go on until that is a tenth of the budget, or the time is up: then the row says "not resolved".
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -47,6 +48,7 @@ class Row:
     standard_error: float
     rounds: int
     resolved: bool
+    quantities: int | None = None
 
 
 def seconds(step: Step, steps: int) -> float:
@@ -60,14 +62,12 @@ def seconds(step: Step, steps: int) -> float:
 def compare(bare: Step, awake: Context, recorded: Step, target: float, limit: float) -> tuple[float, float, float, int]:
     """Mean overhead, its standard error, milliseconds of a bare step, rounds measured.
 
-    `recorded` steps run inside `awake()`, `bare` ones outside. Of the rounds the extreme tenths are left out: a
-    neighbour's burst spoils one of them.
+    `recorded` steps run inside `awake()`, `bare` ones outside.
     """
     for _ in range(WARM_UP_STEPS):
         bare()
     steps = max(3, round(BLOCK_SECONDS / (seconds(bare, 20) / 20)))
-    ratios: list[float] = []
-    bare_times: list[float] = []
+    rounds: list[tuple[float, float]] = []
     deadline = time.perf_counter() + limit
     order = random.Random(0)
     while True:
@@ -76,31 +76,34 @@ def compare(bare: Step, awake: Context, recorded: Step, target: float, limit: fl
             for with_it in order.sample((True, False), 2):
                 with awake() if with_it else contextlib.nullcontext():
                     times[with_it] += seconds(recorded if with_it else bare, steps)
-        bare_times.append(times[False] / (steps * BLOCKS_A_ROUND))
-        ratios.append(times[True] / times[False])
-        mean, error = trimmed(ratios)
-        enough = len(ratios) >= FEWEST_ROUNDS and error <= target
+        rounds.append((times[True], times[False]))
+        ratio, error = ratio_of_sums(rounds)
+        enough = len(rounds) >= FEWEST_ROUNDS and error <= target
         if enough or time.perf_counter() > deadline:
-            return mean - 1.0, error, 1e3 * statistics.median(bare_times), len(ratios)
+            bare_step = statistics.median(time for _, time in rounds) / (steps * BLOCKS_A_ROUND)
+            return ratio - 1.0, error, 1e3 * bare_step, len(rounds)
 
 
-def trimmed(values: list[float]) -> tuple[float, float]:
-    """Mean without the extreme tenths, and its standard error by winsorised variance (Tukey and McLaughlin 1963)."""
-    cut = len(values) // 10
-    ordered = sorted(values)
-    kept = ordered[cut : len(ordered) - cut]
-    if len(kept) < 2:
-        return statistics.fmean(values), float("inf")
-    winsorised = [kept[0]] * cut + kept + [kept[-1]] * cut
-    error = statistics.stdev(winsorised) / ((1 - 2 * cut / len(values)) * len(values) ** 0.5)
-    return statistics.fmean(kept), error
+def ratio_of_sums(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Sum of the first over sum of the second numbers, and its standard error by the jackknife."""
+    above, below = (math.fsum(column) for column in zip(*pairs, strict=True))
+    if len(pairs) < 2:
+        return above / below, math.inf
+    left_out = [(above - a) / (below - b) for a, b in pairs]
+    mean = statistics.fmean(left_out)
+    spread = math.fsum((value - mean) ** 2 for value in left_out)
+    return above / below, math.sqrt(spread * (len(pairs) - 1) / len(pairs))
 
 
 @contextlib.contextmanager
-def recorder(model: nn.Module, optimizer: torch.optim.Optimizer, budget: float) -> Iterator[Context]:
-    """A recording that is paused but inside the contexts that this yields."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        recording = stack.enter_context(separatrix.record(model, optimizer, run=Path(folder) / "run", budget=budget))
+def recorder(
+    model: nn.Module, optimizer: torch.optim.Optimizer, budget: float, folder: Path, probes: str = "default"
+) -> Iterator[Context]:
+    """A recording into `folder` that is paused but inside the contexts that this yields."""
+    with contextlib.ExitStack() as stack:
+        recording = stack.enter_context(
+            separatrix.record(model, optimizer, run=folder, budget=budget, probes=probes, memory_budget=1.0)
+        )
         resting = contextlib.ExitStack()
         resting.enter_context(recording.paused())
 
@@ -116,12 +119,22 @@ def recorder(model: nn.Module, optimizer: torch.optim.Optimizer, budget: float) 
         resting.close()
 
 
-def measure(training: str, budget: float, limit: float) -> Row:
-    """Overhead of the default recording of a training at a budget."""
+def measure(training: str, budget: float, limit: float, probes: str = "default") -> Row:
+    """Overhead of a recording of a training at a budget, and how many different numbers it has taken."""
     model, optimizer, step = TRAININGS[training]()
-    with recorder(model, optimizer, budget) as awake:
-        overhead, error, milliseconds, rounds = compare(step, awake, step, budget / 10, limit)
-    return Row(training, "separatrix", budget, milliseconds, overhead, error, rounds, error <= budget / 10)
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(folder) / "run"
+        with recorder(model, optimizer, budget, run, probes) as awake:
+            overhead, error, milliseconds, rounds = compare(step, awake, step, budget / 10, limit)
+        quantities = quantities_of(run)
+    what = "separatrix" if probes == "default" else f"separatrix, {probes} probes"
+    return Row(training, what, budget, milliseconds, overhead, error, rounds, error <= budget / 10, quantities)
+
+
+def quantities_of(run: Path) -> int:
+    """Series of a run, each counted once whatever its labels."""
+    with separatrix.open(run) as opened:
+        return len(opened.names())
 
 
 def measure_peer(training: str, peer: str, limit: float) -> Row:
@@ -138,8 +151,8 @@ def printed(row: Row) -> str:
     budget = "" if row.budget is None else f"{row.budget:.0%}"
     verdict = "" if row.resolved else "not resolved"
     return (
-        f"{row.training:18} {row.what:22} {budget:>6} {row.step_milliseconds:8.2f} ms"
-        f" {row.overhead:+9.2%} ± {row.standard_error:.2%} {row.rounds:5d} rounds {verdict}"
+        f"{row.training:18} {row.what:24} {budget:>6} {row.step_milliseconds:8.2f} ms"
+        f" {row.overhead:+9.2%} ± {row.standard_error:.2%} {row.rounds:5d} rounds {row.quantities or '':>4} {verdict}"
     )
 
 
@@ -148,13 +161,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trainings", nargs="*", default=list(TRAININGS))
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.01, 0.05, 0.2])
+    parser.add_argument("--all-probes", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--peers", nargs="*", default=_peers.installed())
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a row may take")
     options = parser.parse_args()
     rows = []
-    print(f"{'training':18} {'with':22} {'budget':>6} {'bare step':>11} {'overhead':>9}")
+    print(f"{'training':18} {'with':24} {'budget':>6} {'bare step':>11} {'overhead':>9} {'quantities':>28}")
     for training in options.trainings:
         measurements = [functools.partial(measure, training, budget, options.limit) for budget in options.budgets]
+        if options.all_probes:
+            measurements.append(functools.partial(measure, training, 0.05, options.limit, "all"))
         measurements += [functools.partial(measure_peer, training, peer, options.limit / 3) for peer in options.peers]
         for measurement in measurements:
             rows.append(measurement())

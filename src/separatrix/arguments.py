@@ -16,7 +16,7 @@ from separatrix.runs.errors import UsageError
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction["_Parser"]
 
-_WATCH_VALUE_OPTIONS = ("--run", "--budget", "--probes", "--checkpoints", "--max-bytes")
+_WATCH_VALUE_OPTIONS = ("--run", "--budget", "--memory-budget", "--probes", "--checkpoints", "--max-bytes")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -92,6 +92,13 @@ def _add_watch(commands: Commands) -> None:
     watch.add_argument("--resume", action="store_true", help="continue the run in --run as a further segment")
     watch.add_argument(
         "--budget", type=_budget, default=0.05, metavar="SHARE", help="time allowed, 0.05 = 5 %% (default)"
+    )
+    watch.add_argument(
+        "--memory-budget",
+        type=_budget,
+        default=0.05,
+        metavar="SHARE",
+        help="memory allowed for copies of parameters, as a share of the memory in use (default 0.05)",
     )
     watch.add_argument(
         "--probes", type=_probe_names, default="default", metavar="NAMES", help="default, all or NAME,..."
@@ -200,9 +207,7 @@ def _budget(text: str) -> float:
     except ValueError:
         share = 0.0
     if not 0.0 < share <= 1.0:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no share of time: give a number above 0 and at most 1, 0.05 for 5 %"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is no share: give a number above 0 and at most 1, 0.05 for 5 %")
     return share
 
 
@@ -212,8 +217,6 @@ def _probe_names(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no list of probes: give default, all, or names separated by commas"
         )
-    if len(names) > 1 and {"default", "all"} & set(names):
-        raise argparse.ArgumentTypeError(f"{text!r} mixes names with default or all: give one or the other")
     return ",".join(names)
 
 

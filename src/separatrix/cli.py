@@ -67,6 +67,7 @@ def _watch(options: argparse.Namespace) -> int:
         run=run,
         resume=options.resume,
         budget=options.budget,
+        memory_budget=options.memory_budget,
         probes=_known_probes(options.probes),
         checkpoints=options.checkpoints,
         max_bytes=options.max_bytes,
@@ -76,13 +77,14 @@ def _watch(options: argparse.Namespace) -> int:
 
 def _known_probes(names: str) -> str:
     """`names` as given, if each is a probe that is installed; probes are only looked up when some are named."""
-    if names in ("default", "all"):
+    groups = {"default", "all"}
+    if set(names.split(",")) <= groups:
         return names
     from separatrix.runs import UnknownMemberError
 
     known = _probes()
     for name in names.split(","):
-        if name not in known:
+        if name not in known and name not in groups:
             raise UnknownMemberError(f"there is no probe {name!r}: choose from {', '.join(sorted(known))}")
     return names
 

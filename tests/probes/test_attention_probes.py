@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.unhurried import unhurried
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 import separatrix
 from separatrix.probes.attention import attention, logits
-from separatrix.record import budget
 from separatrix.record.shadow import undisturbed
 from separatrix.record.snapshot import Snapshot, snapshot_of
 from separatrix.testing import check_probe
@@ -27,7 +27,7 @@ from separatrix.testing import check_probe
 @pytest.fixture(autouse=True)
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots are dear beside the steps of a small training: here time must not decide whether they are taken."""
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
 
 
 def softmax(x: np.ndarray) -> np.ndarray:

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.unhurried import unhurried
 from torch import nn
 
 import separatrix
 from separatrix.probes import _eigenspace, curvature
 from separatrix.probes._eigenspace import split_at_gap, subspace_distance, subspace_share
-from separatrix.record import budget, snapshots
 from separatrix.record.replay import ReplayError
 from separatrix.record.shadow import undisturbed
 from separatrix.record.snapshot import Snapshot, snapshot_of
@@ -437,10 +437,9 @@ def test_the_trace_ratio_is_read_for_plain_sgd_only(optimizer: Any, options: dic
 
 
 @pytest.fixture
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def every_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded machine must not decide whether a snapshot is taken."""
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
-    monkeypatch.setattr(snapshots, "_SHORTEST_SECONDS", 1e3)
+    unhurried(monkeypatch)
 
 
 def record(run: Path, probes: str, steps: int, optimizer: Any = torch.optim.SGD) -> None:
@@ -456,7 +455,7 @@ def record(run: Path, probes: str, steps: int, optimizer: Any = torch.optim.SGD)
             stepped.step()
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("every_snapshot")
 def test_series_arrive(tmp_path: Path) -> None:
     chosen = [p for p in PROBES if p is not curvature.outliers]
     record(tmp_path / "run", ",".join(p.name for p in chosen), 6)
@@ -468,7 +467,7 @@ def test_series_arrive(tmp_path: Path) -> None:
         assert recorded["hessian_spectrum_nodes"].shape == recorded["hessian_spectrum_weights"].shape
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("every_snapshot")
 def test_full_batch_gradient_descent_comes_to_the_edge_and_stays_there(tmp_path: Path) -> None:
     # Cohen et al. 2021: progressive sharpening up to 2 / learning rate, then balance.
     record(tmp_path / "run", "stability", 700)
@@ -479,7 +478,7 @@ def test_full_batch_gradient_descent_comes_to_the_edge_and_stays_there(tmp_path:
         assert abs(ratio.values[ratio.step.values > 250] - 1.0).max() < 0.1
 
 
-@pytest.mark.usefixtures("unhurried")
+@pytest.mark.usefixtures("every_snapshot")
 def test_an_optimizer_without_a_threshold_is_said_once_and_other_probes_go_on(tmp_path: Path) -> None:
     record(tmp_path / "run", "stability,sharpness", 30, torch.optim.Rprop)
     with separatrix.open(tmp_path / "run") as recorded:

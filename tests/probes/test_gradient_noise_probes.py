@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.unhurried import unhurried
 from torch import nn
 
 import separatrix
 from separatrix.probes import gradient_noise
 from separatrix.probes._noise import noise_scale, tail_index
 from separatrix.probes.gradient_noise import micro_batches
-from separatrix.record import budget, snapshots
+from separatrix.record import snapshots
 from separatrix.record.replay import ReplayError
 from separatrix.record.shadow import undisturbed
 from separatrix.record.snapshot import Snapshot, snapshot_of
@@ -348,7 +349,7 @@ def test_micro_batches_leave_out_few_examples() -> None:
 
 def test_series_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A loaded machine must not decide whether a snapshot is taken.
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
     monkeypatch.setattr(snapshots, "_SHORTEST_SECONDS", 1e3)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.1), nn.Linear(8, 3))

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.unhurried import unhurried
 from torch import nn
 
 import separatrix
 from separatrix.probes import Comparison, collapse, compare_representations, coordinates, representation
 from separatrix.probes._layers import evenly, feature_rows, leaf_features, leaf_layers
-from separatrix.record import budget
 from separatrix.record.replay import ReplayError, find_link
 from separatrix.record.shadow import undisturbed
 from separatrix.record.snapshot import Snapshot, snapshot_of
@@ -524,7 +524,7 @@ def test_what_cannot_be_compared_is_said() -> None:
 
 
 def test_series_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
@@ -554,7 +554,7 @@ def test_series_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_frequencies_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
     model = Waves([0.0, 0.0, 0.0])
     x = torch.linspace(0.0, 1.0, 60, dtype=torch.float64)[:, None]
     target = Waves([1.0, 1.0, 1.0])(x).detach()

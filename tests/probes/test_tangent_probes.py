@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.unhurried import unhurried
 from torch import nn
 
 import separatrix
 from separatrix.probes import tangent
 from separatrix.probes.tangent import ExampleNetwork, example_kernel, lazy_rich_index
-from separatrix.record import budget
 from separatrix.record.replay import ReplayError
 from separatrix.record.shadow import undisturbed
 from separatrix.record.snapshot import Snapshot, snapshot_of
@@ -337,7 +337,7 @@ def test_movement_below_rounding_is_not_defined() -> None:
 
 def test_series_arrive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A loaded machine must not decide whether a snapshot is taken.
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(0)

@@ -16,9 +16,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.record import zoo
+from tests.unhurried import unhurried
 
 import separatrix
-import separatrix.record.budget as budget_module
 import separatrix.record.patches as patches_module
 import separatrix.record.recording as recording_module
 from separatrix.record import available_probes, record
@@ -83,7 +83,7 @@ ERRORS: dict[str, BaseException] = {
 
 def with_probes(monkeypatch: pytest.MonkeyPatch, *probes: Probe) -> None:
     # A loaded machine must not decide whether a snapshot is taken.
-    monkeypatch.setattr(budget_module, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
     monkeypatch.setattr(recording_module, "chosen_probes", lambda names: [*available_probes().values(), *probes])
 
 

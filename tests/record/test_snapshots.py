@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.unhurried import unhurried
 from torch import nn
 
 import separatrix
-from separatrix.record import budget, recording
+from separatrix.record import recording
 from separatrix.record.replay import ReplayError, find_link
 from separatrix.record.snapshot import Snapshot, snapshot_of
 from separatrix.runs.probe import Moment, Probe, Reading
@@ -33,7 +34,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, dict[str, torc
     series = (SeriesSpec("kept_norm", ("parameter",)),)
     probe = Probe("kept", Moment.SNAPSHOT, series, measure, "keeps what the snapshot holds", default=False)
     # A loaded machine must not decide whether a snapshot is taken.
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
     own = recording.available_probes()
     monkeypatch.setattr(recording, "available_probes", lambda: {**own, "kept": probe})
     return taken
@@ -372,3 +373,64 @@ def test_a_loss_function_given_its_options_by_position(snapshots: list[Any], tmp
     snapshots.clear()
     seen = train(perceptron(), rows, lambda out, y: F.cross_entropy(input=out, target=y), tmp_path / "named")
     assert_equal(snapshots, seen, 1e-10)
+
+
+def test_a_model_too_large_for_the_memory_budget_is_not_copied(snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 40_000), nn.Linear(40_000, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    copies = 2 * sum(p.numel() * p.element_size() for p in model.parameters())
+    for share, taken in ((1e-5, 0), (1.0, 3)):
+        snapshots.clear()
+        run = tmp_path / f"{share}"
+        with separatrix.record(model, optimizer, run=run, probes="kept", budget=1.0, memory_budget=share):
+            for _ in range(3):
+                optimizer.zero_grad()
+                F.cross_entropy(model(torch.randn(5, 6)), torch.randint(0, 4, (5,))).backward()
+                optimizer.step()
+        said = [e.message for e in separatrix.open(run).events if "memory_budget" in e.message]
+        assert len(snapshots) == taken
+        assert len(said) == (0 if taken else 1)
+        assert all(f"{copies / 1e6:.0f} MB" in message and "\n" not in message for message in said)
+
+
+def test_parameters_trained_later_begin_where_they_are_first_seen(tmp_path: Path) -> None:
+    """The second optimizer takes the count over: distances of its parameters start at its first snapshot."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 4)).double()
+    slow, fast = (torch.optim.SGD(model[i].parameters(), lr=0.1) for i in (0, 2))
+    x, y = rows()
+    at: list[torch.Tensor] = []
+    with separatrix.record(model, (slow, fast), run=tmp_path / "run", probes="default,weight-travel", budget=1.0):
+        for i in range(9):
+            slow.zero_grad()
+            fast.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            if i % 3 == 0:
+                slow.step()
+            at.append(model[2].weight.detach().clone())
+            fast.step()
+    found = separatrix.open(tmp_path / "run")
+    assert not [event for event in found.events if event.kind == "probe-off"]
+    distance = found["weight_distance"].sel(parameter="2.weight").dropna("step")
+    first = int(distance["step"][0]) - 1
+    for step, value in zip(distance["step"].values, distance.values, strict=True):
+        expected = float((at[int(step) - 1] - at[first]).norm())
+        assert value == pytest.approx(expected, rel=1e-5, abs=1e-12)
+
+
+def test_sparse_lookups_are_replayed_with_whole_gradients(snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(20, 6, sparse=True), nn.Flatten(), nn.Linear(18, 4)).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    seen = {}
+    with separatrix.record(model, optimizer, run=tmp_path / "run", probes="kept,sharpness", budget=1.0):
+        for step in range(1, 4):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(torch.randint(0, 20, (7, 3))), torch.randint(0, 4, (7,)))
+            loss.backward()
+            seen[step] = {n: p.grad.to_dense().clone() for n, p in model.named_parameters()}, loss.item()
+            optimizer.step()
+    assert model[0].sparse
+    assert_equal(snapshots, seen, 1e-10)
+    assert "sharpness" in separatrix.open(tmp_path / "run").names()

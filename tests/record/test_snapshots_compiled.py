@@ -12,12 +12,13 @@ import pytest
 import torch
 import torch._dynamo
 import torch.nn.functional as F
+from tests.unhurried import unhurried
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch._dynamo.utils import counters
 
 import separatrix
-from separatrix.record import budget, recording
+from separatrix.record import recording
 from separatrix.record.snapshot import Snapshot
 from separatrix.runs.probe import Moment, Probe, Reading
 from separatrix.runs.types import SeriesSpec
@@ -44,7 +45,7 @@ def snapshots(monkeypatch: pytest.MonkeyPatch) -> Taken:
 @pytest.fixture(autouse=True)
 def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     """Snapshots are dear beside the steps of a small training: here time must not decide whether they are taken."""
-    monkeypatch.setattr(budget, "_CREDIT_SECONDS", 1e6)
+    unhurried(monkeypatch)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -251,7 +251,7 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
 
 
 def test_options_travel_as_plain_json() -> None:
-    options = WatchOptions("/run", True, 2, 0.1, "a,b", "log", 10, "note", "m:f")
+    options = WatchOptions("/run", True, 2, 0.1, 0.2, "a,b", "log", 10, "note", "m:f")
     assert WatchOptions(**json.loads(json.dumps(dataclasses.asdict(options)))) == options
 
 

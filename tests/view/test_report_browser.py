@@ -275,3 +275,12 @@ def test_a_million_points_open_with_few_drawn(opened, tmp_path):
     drawn = view.page.evaluate("[...document.querySelector('#plot-loss .canvas').data[0].y]")
     assert 1000 < len(drawn) <= 4000
     assert max(drawn) == 40.0
+
+
+def test_the_edge_of_stability_is_in_view_however_far_the_run_stays_from_it(opened, make_run):
+    report = opened(make_run(scalars={"loss": [2.0, 1.0, 0.5], "stability_ratio": [0.010, 0.012, 0.011]}))
+    report.drawn("plot-stability_ratio")
+    low, high = report.axis("plot-stability_ratio", "yaxis")
+    assert low < 0.01 and high > 1.0
+    assert "edge of stability" in report.page.locator("#plot-stability_ratio .canvas").inner_text()
+    assert report.complaints == []

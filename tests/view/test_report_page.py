@@ -298,6 +298,14 @@ def test_several_optimizers_are_several_lines(tmp_path, page):
     assert [gap["first"] for gap in plot["gaps"]] == [4]
 
 
+def test_stability_is_drawn_against_the_edge(make_run, page):
+    run = make_run(scalars={"loss": [2.0, 1.0], "stability_ratio": [0.2, 0.4], "sharpness": [3.0, 4.0]})
+    plots = page(run).plots
+    assert plots["plot-stability_ratio"]["levels"] == [{"value": 1.0, "text": "edge of stability"}]
+    assert plots["plot-loss"]["levels"] == plots["plot-sharpness"]["levels"] == []
+    assert "Curvature and stability" in page(run).text
+
+
 def test_values_recorded_on_change_hold_to_the_end(make_run, page):
     path = make_run(scalars={"loss": [1.0] * 9, "learning_rate": {1: 0.1, 4: 0.01}})
     line = page(path).plots["plot-learning_rate"]["lines"][0]

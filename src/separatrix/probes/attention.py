@@ -193,7 +193,6 @@ attention = Probe(
     measure=measure_attention,
     description="entropy, logits, sinks, previous-token and induction patterns of every attention head",
     priority=55,
-    default=False,
     cost=2.5,
     source="Zhai et al. 2023, arXiv:2303.06296",
 )
@@ -211,7 +210,6 @@ logits = Probe(
     measure=measure_output_logits,
     description="scale of the class scores that cross-entropy is given, and the log of softmax's normaliser",
     priority=52,
-    default=False,
     cost=0.5,
     needs=("outputs", "classes"),
     source="Wortsman et al. 2023, arXiv:2309.14322, section 3.1.2",

@@ -267,7 +267,6 @@ stability = Probe(
     measure=measure_stability,
     description="how near the optimizer is to the edge of stability",
     priority=35,
-    default=False,
     cost=30.0,
     source=f"{_COHEN}; Cohen et al. 2022, arXiv:2207.14484",
 )

@@ -17,7 +17,7 @@ import torch
 from separatrix.probes._eigenspace import hessian, refusing
 from separatrix.probes._noise import noise_scale, tail_index
 from separatrix.record.replay import ReplayError, slot_of
-from separatrix.record.snapshot import Snapshot
+from separatrix.record.snapshot import Snapshot, dense
 from separatrix.runs.probe import Moment, Probe, Reading
 from separatrix.runs.types import SeriesSpec
 
@@ -76,7 +76,7 @@ def gradients_of(losses: Sequence[torch.Tensor], snapshot: Snapshot) -> Iterator
     for loss in losses:
         snapshot.tick()
         found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        yield [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+        yield dense(parameters, found)
 
 
 def _inner(first: Sequence[torch.Tensor], second: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -235,7 +235,6 @@ gradient_noise = Probe(
     measure=measure_noise,
     description="gradient noise against the gradient, from micro-batches",
     priority=45,
-    default=False,
     cost=20.0,
     needs=("outputs",),
     source="McCandlish et al. 2018, arXiv:1812.06162, equation 2.9 and appendix A.1; Liu et al. 2020, arXiv:2001.07384;"

@@ -202,6 +202,8 @@ def measure_laziness(snapshot: Snapshot, state: dict[str, Any]) -> Iterator[Read
     if snapshot.initial is None:
         return
     labels = [label for label in snapshot.parameters if label in snapshot.initial]
+    if not labels:
+        return
     changes = [snapshot.parameters[label].detach() - snapshot.initial[label] for label in labels]
     with torch.no_grad():
         now = _given(snapshot)
@@ -211,7 +213,9 @@ def measure_laziness(snapshot: Snapshot, state: dict[str, Any]) -> Iterator[Read
         cotangent = torch.zeros_like(start, requires_grad=True)
         parameters = [snapshot.parameters[label] for label in labels]
         pulled = torch.autograd.grad(start, parameters, cotangent, create_graph=True, allow_unused=True)
-        pairs = [(g * c).sum() for g, c in zip(pulled, changes, strict=True) if g is not None]
+        pairs = [(g.conj() * c).sum().real for g, c in zip(pulled, changes, strict=True) if g is not None]
+        if not pairs:
+            return
         snapshot.tick()
         predicted = torch.autograd.grad(torch.stack(pairs).sum(), cotangent)[0]
     rounding = _ROUNDING * torch.finfo(start.dtype).eps * float(torch.linalg.vector_norm(start.detach().cpu().double()))
@@ -267,7 +271,6 @@ laziness = Probe(
     measure=measure_laziness,
     description="whether the network moves as its linearisation at the start would",
     priority=60,
-    default=False,
     cost=4.0,
     needs=("outputs",),
     source="Chizat et al. 2019, arXiv:1812.07956",

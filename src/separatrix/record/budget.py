@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-_SHARE_TO_SPEND = 0.85
+_SHARE_TO_SPEND = 0.8
 """Part of the allowance that measured work may take; the rest covers what cannot be measured from inside: caches, the
 interpreter lock shared with the writing thread, slower calls while hooks are armed."""
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import textwrap
 from collections.abc import Iterator
 
 import torch
 from torch._C import _pop_torch_function_stack, _push_on_torch_function_stack
 from torch.utils._python_dispatch import _disable_current_modes
 
+_LONGEST = 300
+"""Characters of an error that are told: torch lists every backend in some."""
+
 
 def in_words(error: BaseException) -> str:
-    """Kind and text of an error in one line; the kind alone where its own text cannot be made."""
+    """Kind and text of an error in one line, cut where it is long; the kind alone where its text cannot be made."""
     try:
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        return textwrap.shorten(f"{type(error).__name__}: {error}", _LONGEST, placeholder=" ...")
     except Exception:
         return type(error).__name__
 

@@ -70,6 +70,7 @@ def start_recording(process: WatchedProcess) -> Recording:
     asked = RecordingOptions(
         resume=options.resume or restarted,
         budget=options.budget,
+        memory_budget=options.memory_budget,
         probes=options.probes,
         checkpoints=options.checkpoints,
         max_bytes=options.max_bytes,

@@ -35,7 +35,7 @@ class Observer:
 
     def __init__(self, writer: RunWriter, probes: Sequence[Probe], budget: Budget, memory_budget: float) -> None:
         self.sampler = Sampler(writer, probes, budget)
-        self.snapshots = Snapshots(writer, probes, budget)
+        self.snapshots = Snapshots(writer, probes, budget, memory_budget)
         self.hooks = LeafHooks(self._look_at_module, self._look_at_inputs, self._hook_failed, self.snapshots)
         self.plan: Plan | None = None
         self.subject: Subject | None = None

@@ -107,6 +107,12 @@ class Shadow:
         )
 
 
+def copied_bytes(root: torch.nn.Module) -> int:
+    """Memory that a shadow of the model takes."""
+    tensors = {id(t): t for part in _parts(root) for _, t in (*part._parameters.items(), *part._buffers.items())}
+    return sum(t.numel() * (4 if t.dtype in _HALF else t.element_size()) for t in tensors.values() if t is not None)
+
+
 def _copy(source: torch.Tensor | None, target: torch.Tensor | None) -> None:
     if source is not None and target is not None:
         target.copy_(source.detach())
@@ -148,6 +154,9 @@ def _eager_copy(root: torch.nn.Module) -> torch.nn.Module:
         for name, child in list(part._modules.items()):
             if child is not None:
                 part._modules[name] = unwrapped(child)
+        if isinstance(part, torch.nn.Embedding | torch.nn.EmbeddingBag):
+            # The same lookup; gradients that leave rows out have no second derivative.
+            part.sparse = False
     return copied
 
 

@@ -216,7 +216,7 @@ class Snapshot:
         self.tick()
         parameters = list(self.parameters.values())
         found = torch.autograd.grad(self.loss(), parameters, allow_unused=True)
-        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
+        return dense(parameters, found)
 
     # Time
 
@@ -232,6 +232,14 @@ class Snapshot:
         """
         if self._deadline is not None and time.perf_counter() > self._deadline:
             raise OutOfTimeError("the time that the budget gives this probe is used up")
+
+
+def dense(parameters: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor]:
+    """Gradients with all their entries: zeros where one is missing, or is sparse and leaves an entry out."""
+    return [
+        torch.zeros_like(p) if g is None else g.to_dense() if g.layout is not torch.strided else g
+        for p, g in zip(parameters, gradients, strict=True)
+    ]
 
 
 def _widened(value: Any) -> Any:

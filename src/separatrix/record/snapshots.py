@@ -15,8 +15,9 @@ from separatrix.record.budget import Budget, next_due
 from separatrix.record.isolation import in_words
 from separatrix.record.losses import WATCHED
 from separatrix.record.ownership import Model, flattened_tensors
+from separatrix.record.process import used_bytes
 from separatrix.record.replay import Call, Link, ReplayError, copied
-from separatrix.record.shadow import RandomState, Shadow, undisturbed
+from separatrix.record.shadow import RandomState, Shadow, copied_bytes, undisturbed
 from separatrix.record.snapshot import Batch, OutOfTimeError, Snapshot
 from separatrix.record.subject import Subject
 from separatrix.record.tracks import Track
@@ -30,8 +31,13 @@ _LEARNING = 0.3
 _PATIENCE = 2.0
 """A probe is given this multiple of the time expected of it."""
 _SHORTEST_SECONDS = 0.02
-_SHARE = 0.6
-"""Part of the allowance that is set aside for snapshots where there are probes of them."""
+_LISTENING = 0.02
+"""Overhead that listening to every step may come to: snapshots share what the budget allows beyond it."""
+_SHARE, _LEAST_SHARE = 0.6, 0.1
+"""Part of that, and at least this part of the whole allowance, is set aside where there are probes of snapshots."""
+_COPIES = 2
+"""Copies of the model that are held: the replay, and the parameters at the first snapshot."""
+_ASSUMED_BYTES = 1 << 29
 
 
 @dataclasses.dataclass
@@ -60,12 +66,17 @@ class Standing:
     failures: int = 0
 
 
+class MemoryBudgetError(SeparatrixError):
+    """A model too large to be copied within the memory budget."""
+
+
 class Snapshots:
     """Catches the steps that are due and runs the probes of snapshots on them within their part of the budget."""
 
-    def __init__(self, writer: RunWriter, probes: Sequence[Probe], budget: Budget) -> None:
+    def __init__(self, writer: RunWriter, probes: Sequence[Probe], budget: Budget, memory_budget: float = 1.0) -> None:
         self._writer = writer
         self._budget = budget
+        self._memory_budget = memory_budget
         chosen = sorted((p for p in probes if p.moment is Moment.SNAPSHOT), key=lambda p: p.priority)
         self._standings = [Standing(probe) for probe in chosen]
         self._due = self._step = 1
@@ -81,7 +92,7 @@ class Snapshots:
         self._developing = False
         self._compiled = False
         if self._standings:
-            budget.set_aside(_SHARE)
+            budget.set_aside(max(_LEAST_SHARE, _SHARE * (1.0 - _LISTENING / budget.fraction)))
 
     @property
     def developing(self) -> bool:
@@ -157,16 +168,28 @@ class Snapshots:
         self._exposure = Exposure(model, call, before)
 
     def _make_shadow(self, model: Model) -> None:
+        self._shadow = None
+        self._check_memory(model.module)
         self._shadow = Shadow(model.module)
         self._root = weakref.ref(model.module)
         self._memory.clear()
         self._initial = None
 
+    def _check_memory(self, module: torch.nn.Module) -> None:
+        wanted = _COPIES * copied_bytes(module)
+        device = next((p.device for p in module.parameters()), torch.device("cpu"))
+        used = used_bytes(device) or _ASSUMED_BYTES
+        if wanted > self._memory_budget * used:
+            raise MemoryBudgetError(
+                f"copies of the model take {wanted / 1e6:.0f} MB, more than memory_budget={self._memory_budget:g} of"
+                f" the {used / 1e6:.0f} MB in use: allow {min(1.0, 1.1 * wanted / used):.2g} to have snapshots"
+            )
+
     def give_up(self, error: Exception) -> None:
         """The model cannot be copied, or its call not be kept."""
         self._wanted = False
         self._due = next_due(self._step)
-        self._unseen(in_words(error), self._step)
+        self._unseen(str(error) if isinstance(error, SeparatrixError) else in_words(error), self._step)
 
     def forward_ended(self, keywords: Mapping[str, Any], result: Any) -> None:
         """That call has returned."""
@@ -289,8 +312,10 @@ class Snapshots:
             raise ReplayError("the optimizer that counts the steps trains none of the model's parameters")
         optimizer = track.optimizer
         owners = {} if optimizer is None else {id(p): g for g in optimizer.param_groups for p in g["params"]}
-        if self._initial is None:
-            self._initial = {label: p.detach().clone() for label, p in trained.items()}
+        self._initial = self._initial or {}
+        for label, p in trained.items():
+            if label not in self._initial:
+                self._initial[label] = p.detach().clone()
         return Snapshot(
             step,
             self._shadow,

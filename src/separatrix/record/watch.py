@@ -50,6 +50,7 @@ class WatchOptions:
     resume: bool = False
     segments: int = 0
     budget: float = 0.05
+    memory_budget: float = 0.05
     probes: str = "default"
     checkpoints: str | int | None = None
     max_bytes: int | None = None
@@ -73,6 +74,7 @@ def watch(
     run: str | os.PathLike[str],
     resume: bool = False,
     budget: float = 0.05,
+    memory_budget: float = 0.05,
     probes: str = "default",
     checkpoints: str | int | None = None,
     max_bytes: int | None = None,
@@ -94,7 +96,9 @@ def watch(
     check_target(target, module=module)
     folder = Path(run).absolute()
     segments = claim_folder(folder, resume=resume)
-    options = WatchOptions(str(folder), resume, segments, budget, probes, checkpoints, max_bytes, note, start)
+    options = WatchOptions(
+        str(folder), resume, segments, budget, memory_budget, probes, checkpoints, max_bytes, note, start
+    )
     return _execute(python_command(target, arguments, options, module=module))
 
 

@@ -20,6 +20,9 @@ CHANGE_SERIES = frozenset(
 )
 """Series recorded only when they change: each value holds until the next one."""
 
+LEVELS = {"stability_ratio": (1.0, "edge of stability"), "sgd_trace_ratio": (1.0, "edge for single examples")}
+"""Values that a series is to be read against, and what they are."""
+
 _MOST_LINES = 12
 _MOST_UNORDERED_LINES = 4
 _TABLE_ROWS = 24
@@ -132,6 +135,7 @@ def line_plot(
         "gaps": gaps,
         "marks": list(marks),
         "rules": _rules(rules),
+        "levels": [{"value": v, "text": plot_text(text)} for data in parts for v, text in _levels(data.name)],
         "y": plot_text(parts[0].units or ("" if len(parts) > 1 else parts[0].name)),
         "log": _wants_log(finite, title),
         "positive": bool((finite > 0).any()),
@@ -225,6 +229,10 @@ def _gap(name: str, gap: Gap) -> dict[str, Any]:
 
 def _rules(rules: Sequence[Rule]) -> list[dict[str, Any]]:
     return [{"step": float(rule.step), "text": plot_text(rule.text, 32), "kind": rule.kind} for rule in rules]
+
+
+def _levels(name: str) -> Sequence[tuple[float, str]]:
+    return [LEVELS[name]] if name in LEVELS else []
 
 
 def _wants_log(finite: np.ndarray, title: str) -> bool:

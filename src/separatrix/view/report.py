@@ -36,10 +36,15 @@ _LOSS = ("loss", "eval_loss")
 _RATES = ("learning_rate",)
 _COST = ("step_seconds", "overhead")
 _FIRST_LAYERS = ("gradient_rms", "update_ratio", "activation_rms")
+_STABILITY = (("stability_ratio",), ("sharpness", "preconditioned_sharpness"))
 _QUALITY = (("accuracy", "eval_accuracy"),)
 _LAYERS_INTRO = (
     "<p>Rows run from the input side at the top to the output side at the bottom. "
     "A cell keeps the last measured value until the next.</p>"
+)
+_STABILITY_INTRO = (
+    "<p>The stability ratio is the learning rate times the curvature that the optimizer meets, over what it bears: "
+    "below 1 small disturbances die out, well above 1 they grow.</p>"
 )
 _CLUTTER = frozenset({"budget", "unseen", "resumed"})
 
@@ -141,6 +146,7 @@ def _page(run: Run, diagnosis: Diagnosis) -> str:
 
     loss = series.lines(*_LOSS, title="loss", marks=_marks(run.events), rules=resumed)
     rates = series.lines(*_RATES)
+    stability = [plot for names in _STABILITY for plot in series.lines(*names)]
     layers, constants = _layers(series)
     cost = [plot for name in _COST for plot in series.lines(name)]
     others = [plot for names in _QUALITY for plot in series.lines(*names)]
@@ -151,6 +157,7 @@ def _page(run: Run, diagnosis: Diagnosis) -> str:
         sections.verdict_section(findings, tuple(diagnosis.not_assessed), series.anchors, remarks, run.traceback),
         sections.plots_section("loss", "Loss", loss),
         sections.plots_section("learning-rate", "Learning rate", rates),
+        sections.plots_section("stability", "Curvature and stability", stability, _STABILITY_INTRO),
         sections.plots_section(
             "layers",
             "Layer by layer",
@@ -165,7 +172,7 @@ def _page(run: Run, diagnosis: Diagnosis) -> str:
         sections.segments_section(run.segments),
         "</main>",
     ]
-    return _document(run.name, "".join(body), [*loss, *rates, *layers, *cost, *others])
+    return _document(run.name, "".join(body), [*loss, *rates, *stability, *layers, *cost, *others])
 
 
 def _constants_table(constants: Sequence[tuple[str, str, str]]) -> str:

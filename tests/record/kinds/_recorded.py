@@ -20,6 +20,7 @@ def recorded(kind: Kind, folder: Path, *, snapshots: bool = False) -> tuple[Path
     # Snapshots are dear beside the steps of a small training: here time must not decide whether they are taken.
     with (
         mock.patch("separatrix.record.budget._CREDIT_SECONDS", 1e6),
+        mock.patch("separatrix.record.snapshots._SHORTEST_SECONDS", 1e3),
         record(run=folder / "run", budget=1.0, probes=["default", SNAPSHOT_PROBE] if snapshots else "default"),
     ):
         kind.train(truth)

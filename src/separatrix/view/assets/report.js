@@ -76,6 +76,14 @@
       x: items.map((item) => item.step ?? item.first), y: items.map(() => height), text: items.map((item) => item.text),
       marker: { symbol, size: 9, color: shade, line: { width: 1, color: colour("--card") } }, showlegend: true,
     });
+    for (const level of payload.levels) {
+      // A trace rather than a shape: the axis then reaches it.
+      const ends = payload.lines.flatMap((line) => { const x = unpack(line.x); return [x[0], x[x.length - 1]]; });
+      traces.push({
+        type: "scatter", mode: "lines", x: [Math.min(...ends), Math.max(...ends)], y: [level.value, level.value],
+        hoverinfo: "skip", showlegend: false, line: { width: 1.25, dash: "dash", color: colour("--warning") },
+      });
+    }
     if (payload.gaps.length) traces.push(strip("not finite", "x", 0.03, payload.gaps, colour("--bad")));
     for (const [severity, word] of [["info", "event"], ["warning", "event: warning"], ["error", "event: error"]]) {
       const items = payload.marks.filter((mark) => mark.severity === severity);
@@ -91,6 +99,12 @@
       layout.shapes.push({
         type: "rect", layer: "below", x0: gap.first, x1: gap.last, yref: "paper", y0: 0, y1: 1,
         fillcolor: colour("--bad"), opacity: 0.16, line: { width: 1, color: colour("--bad") },
+      });
+    }
+    for (const level of payload.levels) {
+      layout.annotations.push({
+        xref: "paper", x: 1, xanchor: "right", y: log ? Math.log10(level.value) : level.value, yanchor: "bottom",
+        text: level.text, showarrow: false, font: { size: 11, color: colour("--warning") },
       });
     }
     layout.hovermode = "x";
