@@ -97,7 +97,7 @@ def test_evaluations_in_training_mode_are_told_from_metrics_of_training(tmp_path
         ),
         (
             "outputs out of reach",
-            losses("mse_loss", (32, 1)),
+            losses("mse_loss", (32, 1), target_range=[-1.0, 11.0]),
             {"output_min": [0.1] * 4, "output_max": [0.9] * 4, "target_mean": [5.0] * 4, "target_std": [2.0] * 4},
             "Sigmoid",
         ),
@@ -122,12 +122,16 @@ def test_what_the_loss_function_does_not_expect_is_named(
         (losses("binary_cross_entropy", target_range=[0.0, 1.0]), {"output_min": [0.3], "output_max": [0.9]}),
         (losses("mse_loss", (32, 1), target_values=[3, 17, 46]), {"output_min": [0.0], "output_max": [9.0]}),
         (losses("mse_loss", (32, 1), target_values=[0, 1]), {}),
+        (
+            losses("mse_loss", (32, 1), target_range=[0.0, 1.0]),
+            {"output_min": [0.1], "output_max": [0.9], "target_mean": [0.3], "target_std": [0.4]},
+        ),
     ],
 )
 def test_what_the_loss_function_expects_gives_no_finding(
     facts: list[dict[str, Any]], series: dict[str, Any], tmp_path: Path
 ) -> None:
-    meta = {"losses": facts, "modules": [{"name": "last", "kind": "Linear"}]}
+    meta = {"losses": facts, "modules": [{"name": "last", "kind": "Sigmoid" if "target_std" in series else "Linear"}]}
     assert found("loss-mismatch", run_of(tmp_path / "run", {"loss": FALLING, **series}, meta=meta)) == ()
 
 
