@@ -103,6 +103,7 @@ def test_shapes_that_multiply_one_another(outputs: tuple[int, ...], targets: tup
     assert _spreads_out(one, other) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Using a target size")
 def test_a_run_keeps_facts_about_its_losses_and_modules(tmp_path: Path) -> None:
     model = nn.Sequential(
         nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.0), nn.Dropout(0.3), nn.Linear(8, 1)
