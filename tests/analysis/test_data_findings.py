@@ -323,14 +323,19 @@ def test_a_representation_that_becomes_constant_is_found_where_no_loss_was_heard
         "parameters": [parameter("net.0.weight"), parameter("net.2.weight")],
     }
 
-    def run(name: str, last: Sequence[float], facts: list[dict[str, Any]]) -> Run:
+    def run(name: str, last: Sequence[float], facts: list[dict[str, Any]], spread: Sequence[float] = ()) -> Run:
         vectors: Vectors = {"batch_variance_share": ("module", {"net.0": [0.5] * 200, "net.2": last})}
-        return run_of(tmp_path / name, {"loss": FALLING}, vectors, meta | {"losses": facts})
+        scalars = {"loss": FALLING, "target_std": spread}
+        return run_of(tmp_path / name, scalars, vectors, meta | {"losses": facts})
 
     (finding,) = found("collapsed-output", run("a", [0.5] * 40 + [1e-5] * 160, []))
     assert finding.evidence["labels"] == ["net.2"]
     assert found("collapsed-output", run("b", [0.5] * 200, [])) == ()
     assert found("collapsed-output", run("c", [0.5] * 40 + [1e-5] * 160, losses())) == ()
+    collapsing = [0.5] * 40 + [1e-5] * 160
+    (finding,) = found("collapsed-output", run("d", collapsing, losses("mse_loss"), [0.12] * 40 + [0.04] * 160))
+    assert finding.evidence["labels"] == ["net.2"]
+    assert found("collapsed-output", run("e", collapsing, losses("mse_loss"), [1.0] * 200)) == ()
 
 
 # --- attention ---

@@ -8,11 +8,13 @@ more than 80 % of the labels: beyond that share the matter is class-imbalance. A
 above the threshold, so a spread that was five times higher once has collapsed; one that was never there was not learnt,
 which is said with less confidence.
 
-*Representations*, where no loss with targets of its own was heard or several losses oppose one another (contrastive
-and siamese training, GAN): the last weighted layer of a model, normalisation and critics with a single output left out.
-`batch_variance_share`, the share of its output's second moment that varies over the batch, is of order 1 at the start,
-and below 1e-3 when what is left is a constant vector: the inputs then turn it by less than two degrees. It must have
-been ten times higher before; samples count from a third of the steps on, since nothing pulls such a vector apart again.
+*Representations*, where no loss with targets of its own was heard, several losses oppose one another, or the targets of
+a squared or absolute error are made by the model itself, since their spread changed by half or more since the first
+sample (contrastive and siamese training, GAN, distillation of oneself). Looked at is the last weighted layer of a
+model; normalisation and critics with a single output are left out. `batch_variance_share`, the share of its output's
+second moment that varies over the batch, is of order 1 at the start, and below 1e-3 when what is left is a constant
+vector: the inputs then turn it by less than two degrees. It must have been ten times higher before; samples count from
+a third of the steps on, since nothing pulls such a vector apart again.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ _CONSTANT = 1e-3
 _CONSTANT_FELL = 10.0
 _FEWEST_STEPS = 100
 _FEWEST_SAMPLES = 2
+_CHANGED = 1.5
+_ELEMENTWISE = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _LATE = 2.0 / 3.0
 _LATE_OF_LAYERS = 1.0 / 3.0
 
@@ -116,7 +120,7 @@ def _one_class(run: Run, since: float) -> _Case | None:
 
 
 def _representation(run: Run, opposed: bool, since: float) -> _Case | None:
-    if run.losses and not opposed:
+    if run.losses and not opposed and not _targets_are_learnt(run):
         return None
     shares = table(run, "batch_variance_share")
     for label in _last_layers(run):
@@ -138,6 +142,15 @@ def _representation(run: Run, opposed: bool, since: float) -> _Case | None:
             {"batch_variance_share": late, "highest_share": highest},
         )
     return None
+
+
+def _targets_are_learnt(run: Run) -> bool:
+    """Whether the targets of an elementwise loss change their spread in training, as data do not."""
+    spread = [t.finite() for t in tracks(run, "target_std")]
+    if run.losses[0]["name"] not in _ELEMENTWISE or not spread or len(spread[0]) < _FEWEST_SAMPLES:
+        return False
+    first, late = float(spread[0].values[0]), float(np.median(spread[0].values[len(spread[0]) // 2 :]))
+    return max(first, late) > _CHANGED * min(first, late)
 
 
 def _last_layers(run: Run) -> list[str]:
