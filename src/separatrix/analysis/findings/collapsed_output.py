@@ -204,7 +204,6 @@ rule = FindingRule(
         "exploding-gradient",
         "vanishing-gradient",
         "unnormalized-inputs",
-        "frozen-parameters",
         "lr-too-high",
         "lr-too-low",
         "bad-init",

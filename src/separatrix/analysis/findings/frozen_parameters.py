@@ -9,7 +9,8 @@ in which nothing moves (learning rate 0 in warm-up) says nothing here. Four ways
   If its module ran, the graph is cut (`detach`, `no_grad`, `.data`): a warning; if it never ran, it is an unused
   part: info.
 - *zero gradient*: the gradient was exactly zero at every measurement (at least three, because layers behind a zero
-  initialisation get none at first).
+  initialisation get none at first). A bias whose layer's weights do get one is left out: a loss of differences, as
+  in siamese training, cancels it.
 - *no movement*: there is a gradient, yet no measured update (at least three, at steps where others of its optimizer
   moved) changed it. A bias whose gradient is below 1e-5 of the largest is left out: normalisation and softmax cancel
   some biases exactly, and what remains is rounding. So are 16-bit parameters, whose small updates are rounded away.
@@ -101,12 +102,19 @@ def _way(run: Run, parameter: Mapping[str, Any], trainable: Sequence[Mapping[str
     if not got and len(missing) >= _FEWEST_ABSENT and (missing == 1).all():
         others = any((_measured(absent, [str(p["name"])]) == 0).any() for p in held)
         return _without_gradient(run, parameter) if others else None
-    if len(levels) >= _FEWEST_ZERO and (levels == 0).all():
+    if len(levels) >= _FEWEST_ZERO and (levels == 0).all() and not _is_cancelled(run, parameter):
         return "zero gradient" if (np.nan_to_num(gradients.values) > 0).any() else None
     siblings = [str(p["name"]) for p in held if p["optimizer"] == parameter["optimizer"] and p is not parameter]
     if _stands_still(updates, names, siblings) and moves.size and not _negligible(run, parameter, levels):
         return "no movement"
     return None
+
+
+def _is_cancelled(run: Run, parameter: Mapping[str, Any]) -> bool:
+    """Whether a bias gets no gradient while the weights beside it do: a difference of outputs cancels it."""
+    levels = medians(table(run, "gradient_rms"))
+    beside = [p for p in run.parameters if module_of(p) == module_of(parameter) and len(p["shape"]) >= 2]
+    return len(parameter["shape"]) <= 1 and any(levels.get(str(p["name"]), 0.0) > 0.0 for p in beside)
 
 
 def _measured(of: Table, names: Iterable[str]) -> np.ndarray:
