@@ -132,5 +132,5 @@ rule = FindingRule(
     needs=("eval_loss", "loss"),
     source="Prechelt 1998, Early stopping - but when?; Zhang et al. 2017, arXiv:1611.03530",
     assess=assess,
-    caused_by=("label-noise", "eval-mode-training", "unshuffled-data"),
+    caused_by=("label-noise", "eval-mode-training", "unshuffled-data", "lazy-training"),
 )
