@@ -106,6 +106,32 @@ def of_losses(view: LossView) -> Mapping[str, Sequence[float]]:
     }
 
 
+def of_loss_inputs(view: LossView) -> Mapping[str, Sequence[float]]:
+    scores, targets = array(view.outputs), view.targets.numpy()
+    kept = targets != view.options.get("ignore_index", -100)
+    scores, targets = scores[kept], targets[kept]
+    if not targets.size:
+        return {}
+    wanted = np.eye(3)[targets]
+    chances = np.array([[math.exp(s) / math.fsum(map(math.exp, row)) for s in row] for row in scores])
+    spreads = [sum(float(np.var(column)) for column in x.T) for x in (chances, wanted)]
+    valid = [bool((row >= 0).all()) and abs(math.fsum(row) - 1) < 1e-3 for row in scores]
+    return {
+        "distribution_share": [float(np.mean(valid))],
+        "output_min": [float(scores.min())],
+        "output_max": [float(scores.max())],
+        "prediction_spread": [math.sqrt(spreads[0] / spreads[1])],
+    }
+
+
+def of_variation(view: ModuleView) -> Mapping[str, Sequence[float]]:
+    out = array(view.output)
+    if out.shape[0] < 2 or not list(view.module.parameters()):
+        return {}
+    columns = out.reshape(len(out), -1).T
+    return {"batch_variance_share": [sum(map(np.var, columns)) / sum(float(np.mean(c**2)) for c in columns)]}
+
+
 def of_inputs(view: InputView) -> Mapping[str, Sequence[float]]:
     x = array(view.tensors[0])
     if not x.size:
@@ -129,6 +155,8 @@ ORACLES: dict[str, Any] = {
     "activations": of_modules,
     "outputs": of_losses,
     "inputs": of_inputs,
+    "loss-inputs": of_loss_inputs,
+    "variation": of_variation,
 }
 SINGLE = {"activations": 1e-6, "carryover": 1e-6, "second-moments": 1e-6, "outputs": 1e-6, "symmetry": 1e-6}
 """Probes whose numbers are of single precision whatever they look at, and how closely they agree."""

@@ -11,6 +11,7 @@ import numpy as np
 from separatrix.analysis.trends import Floats, Integers, median_of
 from separatrix.runs import Run
 
+_ROUNDING = 1e-5
 _SMALLEST = float(np.finfo(np.float64).tiny)
 
 
@@ -94,9 +95,9 @@ def gradient_profiles(run: Run, fewest: int) -> tuple[DepthProfile, ...]:
     """How gradients change with depth: of weights relative to the weights, and of biases, for each optimizer's layers.
 
     A weight's gradient is the product of the signal that comes back and the activation that went in; a bias's is the
-    signal alone. Embeddings (most rows get none) and biases in front of a normalisation (which cancels them) are left
-    out, and so are gradients of exactly zero, which say nothing about decay; the first layer's gradient is divided by
-    the RMS of the input. Profiles of fewer than `fewest` layers are left out.
+    signal alone. Embeddings (most rows get none) and biases that a normalisation or a difference of outputs cancels are
+    left out, and so are gradients of exactly zero, which say nothing about decay; the first layer's gradient is divided
+    by the RMS of the input. Profiles of fewer than `fewest` layers are left out.
     """
     kind_of = kinds(run)
     order = {name: index for index, name in enumerate(kind_of)}
@@ -110,7 +111,9 @@ def gradient_profiles(run: Run, fewest: int) -> tuple[DepthProfile, ...]:
         relative = [levels[p["name"]] / (weights.get(p["name"]) or 1.0) for p in matrices]
         if relative:
             relative[0] /= scale
-        biases = [p for p in own if len(p["shape"]) == 1 and _carries_signal(p, kind_of)]
+        biases = [
+            p for p in own if len(p["shape"]) == 1 and _carries_signal(p, kind_of) and not _cancelled(p, own, levels)
+        ]
         candidates = (
             ("gradient_rms / weight_rms", matrices, relative),
             ("gradient_rms", biases, [levels[p["name"]] for p in biases]),
@@ -129,6 +132,12 @@ def _carries_signal(parameter: Mapping[str, Any], kind_of: Mapping[str, str]) ->
         return False
     following = list(kind_of)[list(kind_of).index(module) + 1 :]
     return is_normalisation(kind_of[module]) or not (following and is_normalisation(kind_of[following[0]]))
+
+
+def _cancelled(bias: Mapping[str, Any], own: Sequence[Mapping[str, Any]], levels: Mapping[str, float]) -> bool:
+    """Whether a bias has no gradient but rounding beside its layer's weights: a difference of outputs cancels it."""
+    beside = [levels[p["name"]] for p in own if module_of(p) == module_of(bias) and len(p["shape"]) >= 2]
+    return bool(beside) and levels[bias["name"]] < _ROUNDING * max(beside)
 
 
 def depth_profile(quantity: str, labels: Sequence[str], values: Sequence[float]) -> DepthProfile:

@@ -10,6 +10,7 @@ import torch
 from separatrix.record.budget import Budget, Stopwatch
 from separatrix.record.hooks import LeafHooks
 from separatrix.record.isolation import in_words
+from separatrix.record.loss_facts import LossFacts
 from separatrix.record.process import resident_bytes
 from separatrix.record.sampler import Plan, Sampler
 from separatrix.record.snapshots import Snapshots
@@ -52,6 +53,7 @@ class Observer:
         self._hook_failures = 0
         self._samples = 0
         self._seen: set[Moment] = set()
+        self._loss_facts = LossFacts(writer)
 
     def attach(self, subject: Subject) -> None:
         """Look at another set of models and parameters from now on."""
@@ -179,6 +181,7 @@ class Observer:
         self._loss_views += 1
         self._seen.add(Moment.LOSS)
         with Stopwatch() as watch:
+            self._loss_facts.note(view)
             self.sampler.look(Moment.LOSS, view, self._step)
         self.sampler.add_cost("loss", watch.seconds)
 

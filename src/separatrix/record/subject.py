@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from separatrix.record.modes import mode_effect
 from separatrix.record.ownership import Model, find_models, is_compiled, unique, variable_name
 from separatrix.record.sampler import Chunk, chunked
 from separatrix.record.tracks import Track
@@ -153,7 +154,10 @@ class Subject:
                 }
             )
         writer.meta("parameters", [*rows, *(self.strangers or ())])
-        kinds = [{"name": label, "kind": type(module).__name__} for module, (label, _) in self.leaves.items()]
+        kinds = [
+            {"name": label, "kind": type(module).__name__, "mode_effect": mode_effect(module)}
+            for module, (label, _) in self.leaves.items()
+        ]
         writer.meta("modules", kinds)
         optimizers = [
             {

@@ -53,7 +53,7 @@ def read_meta(connection: sqlite3.Connection) -> dict[str, Any]:
     meta = {_require(key, str, "a key"): json.loads(value) for key, value in _rows(connection, "SELECT * FROM meta")}
     for key in ("config", "environment"):
         _require(meta.get(key, {}), dict, key)
-    for key in ("parameters", "modules"):
+    for key in ("parameters", "modules", "losses"):
         for item in _require(meta.get(key, []), list, key):
             _require(_require(item, dict, f"an item of {key}").get("name"), str, f"a name in {key}")
     return meta

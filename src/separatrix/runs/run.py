@@ -94,8 +94,21 @@ class Run:
 
     @property
     def modules(self) -> tuple[Mapping[str, Any], ...]:
-        """Name and kind (class name) of each leaf module."""
+        """Name, kind (class name) and mode_effect of each leaf module.
+
+        `mode_effect` is what differs between training and evaluation mode: "dropout", "batch statistics" or "".
+        """
         return tuple(self.meta.get("modules", ()))
+
+    @property
+    def losses(self) -> tuple[Mapping[str, Any], ...]:
+        """What the first calls of each kind of loss function in training showed, in the order they were heard.
+
+        `name` (torch's functional name), `reduction`, `weighted`, shapes of `outputs` and `targets`, `target_dtype`,
+        `broadcast` (whether the shapes multiply one another), `target_range`, and `target_values` where these are few
+        whole numbers, else None.
+        """
+        return tuple(self.meta.get("losses", ()))
 
     @property
     def segments(self) -> tuple[Segment, ...]:

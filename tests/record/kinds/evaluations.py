@@ -90,7 +90,9 @@ def weighted(truth: Truth) -> None:
     _evaluated(truth, "mean", weights=True)
 
 
-@kind("evaluation of a regression", "SGD", "rectifier", "evaluation", "numeric inputs", "feature inputs")
+@kind(
+    "evaluation of a regression", "SGD", "rectifier", "evaluation", "numbers wanted", "numeric inputs", "feature inputs"
+)
 def regression(truth: Truth) -> None:
     x, _ = classes(examples=17)
     y = torch.stack((x.sum(dim=1), x[:, 0]), dim=1)

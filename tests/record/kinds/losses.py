@@ -136,6 +136,7 @@ def early_evaluation(truth: Truth) -> None:
     "regression with MSE",
     "SGD",
     "bounded",
+    "numbers wanted",
     "numeric inputs",
     "feature inputs",
     no_snapshot="the model was not called as a whole",
@@ -155,7 +156,7 @@ def regression(truth: Truth) -> None:
             optimizer.step()
 
 
-@kind("binary cross-entropy on logits", "SGD", "rectifier", *CLASSES)
+@kind("binary cross-entropy on logits", "SGD", "rectifier", "numbers wanted", *CLASSES, without=("distribution_share",))
 def binary(truth: Truth) -> None:
     x, y = classes()
     target = (y > 0).float()[:, None]
@@ -219,7 +220,11 @@ def returned_in_tuple(truth: Truth) -> None:
     "rectifier",
     *CLASSES,
     impossible={
-        "no loss function of torch was seen": ("accuracy", "output_entropy", "label_share", "prediction_share"),
+        "no loss function of torch was seen": (
+            *("accuracy", "output_entropy", "label_share", "prediction_share", "distribution_share"),
+            *("log_probability_error", "unit_interval_share", "output_min", "output_max", "prediction_spread"),
+            *("target_mean", "target_std"),
+        ),
     },
     no_snapshot="none of torch's loss functions was seen",
 )

@@ -91,6 +91,8 @@ def recurrent(truth: Truth) -> None:
     "numeric inputs",
     "feature inputs",
     "classes",
+    "numbers wanted",
+    without=("distribution_share",),
     no_snapshot="the loss function was given a tensor of shape (12,) that is no simple part of the output",
 )
 def siamese(truth: Truth) -> None:
@@ -113,6 +115,7 @@ def siamese(truth: Truth) -> None:
 
 
 _HIDDEN = (
+    "batch_variance_share",
     "batch_size",
     "training_mode",
     "input_mean",
@@ -251,7 +254,9 @@ def grads_given(truth: Truth) -> None:
     "gradients from torch.autograd.grad, no optimizer",
     "",
     "rectifier",
+    "log-probabilities",
     *CLASSES,
+    without=("distribution_share",),
     no_snapshot="no loss was backwarded that the model's output leads to",
 )
 def grads_applied(truth: Truth) -> None:
@@ -275,6 +280,7 @@ def grads_applied(truth: Truth) -> None:
     "bounded",
     "numeric inputs",
     "feature inputs",
+    "numbers wanted",
     without=("input_feature_std_ratio",),
     no_snapshot="the loss function was given a tensor of shape (16, 1) that is no simple part of the output",
 )

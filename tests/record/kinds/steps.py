@@ -90,17 +90,32 @@ def _without_optimizer(truth: Truth, in_place: bool, steps: int = 4) -> None:
                     p.data = p.data - 0.1 * p.grad
 
 
-@kind("no optimizer, parameters changed under no_grad", "", "rectifier", *CLASSES)
+@kind(
+    "no optimizer, parameters changed under no_grad",
+    "",
+    "rectifier",
+    "log-probabilities",
+    *CLASSES,
+    without=("distribution_share",),
+)
 def in_place(truth: Truth) -> None:
     _without_optimizer(truth, in_place=True)
 
 
-@kind("no optimizer, parameters changed through .data", "", "rectifier", *CLASSES)
+@kind(
+    "no optimizer, parameters changed through .data",
+    "",
+    "rectifier",
+    "log-probabilities",
+    *CLASSES,
+    without=("distribution_share",),
+)
 def through_data(truth: Truth) -> None:
     _without_optimizer(truth, in_place=False)
 
 
 _MODULES = (
+    "batch_variance_share",
     "batch_size",
     "training_mode",
     "input_mean",
@@ -119,7 +134,9 @@ _MODULES = (
     "no optimizer, parameters in no module",
     "",
     "classes",
+    "log-probabilities",
     impossible={"no module owns the parameters": _MODULES},
+    without=("distribution_share",),
     no_snapshot="the model was not called as a whole",
 )
 def bare_tensors(truth: Truth) -> None:
@@ -139,7 +156,15 @@ def bare_tensors(truth: Truth) -> None:
             p.grad.zero_()
 
 
-@kind("no optimizer, two backward passes a step", "", "terms", "rectifier", *CLASSES)
+@kind(
+    "no optimizer, two backward passes a step",
+    "",
+    "terms",
+    "rectifier",
+    "log-probabilities",
+    *CLASSES,
+    without=("distribution_share",),
+)
 def bare_accumulation(truth: Truth) -> None:
     x, y = classes()
     model = mlp()
@@ -209,7 +234,9 @@ def _gan(truth: Truth, critic_steps: int) -> None:
     "Adam",
     "terms",
     "bounded",
+    "numbers wanted",
     *CLASSES,
+    without=("distribution_share",),
     no_snapshot="2 losses were backwarded in the step, and they are not the parts of one mean",
 )
 def gan(truth: Truth) -> None:
@@ -221,7 +248,9 @@ def gan(truth: Truth) -> None:
     "Adam",
     "terms",
     "bounded",
+    "numbers wanted",
     *CLASSES,
+    without=("distribution_share",),
     no_snapshot="2 losses were backwarded in the step, and they are not the parts of one mean",
 )
 def gan_critic(truth: Truth) -> None:

@@ -125,5 +125,8 @@ rule = FindingRule(
         "lr-too-high",
         "bad-init",
         "scheduler-misuse",
+        "unshuffled-data",
+        "collapsed-output",
+        "loss-mismatch",
     ),
 )

@@ -208,5 +208,6 @@ rule = FindingRule(
         "bad-init",
         "scheduler-misuse",
         "epsilon-underflow",
+        "loss-mismatch",
     ),
 )

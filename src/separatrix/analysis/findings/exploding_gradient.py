@@ -232,5 +232,13 @@ rule = FindingRule(
     needs=(),
     source="Pascanu et al. 2013, arXiv:1211.5063; Glorot & Bengio 2010 (AISTATS)",
     assess=assess,
-    caused_by=("diverging", "missing-zero-grad", "unnormalized-inputs", "lr-too-high", "bad-init"),
+    caused_by=(
+        "diverging",
+        "missing-zero-grad",
+        "unnormalized-inputs",
+        "lr-too-high",
+        "bad-init",
+        "loss-mismatch",
+        "attention-logit-growth",
+    ),
 )

@@ -193,5 +193,7 @@ rule = FindingRule(
         "bad-init",
         "scheduler-misuse",
         "batch-too-small",
+        "unshuffled-data",
+        "loss-mismatch",
     ),
 )

@@ -141,5 +141,6 @@ rule = FindingRule(
         "bad-init",
         "scheduler-misuse",
         "epsilon-underflow",
+        "loss-mismatch",
     ),
 )

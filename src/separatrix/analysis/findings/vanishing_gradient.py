@@ -88,5 +88,6 @@ rule = FindingRule(
         "saturated-units",
         "dead-units",
         "weight-decay-dominates",
+        "loss-mismatch",
     ),
 )

@@ -1,0 +1,224 @@
+"""Some training labels are wrong.
+
+*From the examples*, where their margins were recorded (score of the assigned label minus the largest other): the mean
+margin of each example over the first half of the epochs, before the model can memorise. Wrong labels lose against the
+right ones again and again, so that the means form two groups. It counts when a mixture of two normal distributions,
+fitted by expectation maximisation, has a lower group
+
+- whose mean is below zero: its labels lose on average,
+- that holds at least 3 % and at most half of the examples: a percent or two are hard examples in any data,
+- apart from the other by Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1² + s2²) of at least 2, the least at which a mixture
+  of two normals shows two peaks: hard but right examples form a tail instead, which fails here,
+- and at most half of which the model had right in those epochs.
+
+*From training and evaluation*, where they were not recorded: the model does better on evaluation data, whose labels are
+right, than on the data it is trained on. By at least fifteen points of accuracy (from ten on it is worth knowing),
+four standard errors, and with a loss lower by a quarter or more. Compared are stretches between two evaluations at both
+of which the accuracy is within a tenth of its best, and that is above 60 %: before, the model is still learning while
+the stretch lasts. Dropout and soft targets (mixup) do the same, so a training with these is not
+judged; augmentation does it less, hence the low confidence. Noise that is in the evaluation's labels too is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from separatrix.analysis.trends import Floats, Track, listed, number, tracks
+from separatrix.runs import Finding, FindingRule, NotAssessed, Run
+
+_LEAST_SHARE, _MOST_SHARE = 0.03, 0.5
+_APART = 2.0
+_MOST_RIGHT = 0.5
+_FEWEST_EXAMPLES = 50
+_FEWEST_EPOCHS = 2
+_BETTER, _WORTH_KNOWING = 0.15, 0.1
+_ERRORS = 4.0
+_LOSS_RATIO = 4.0 / 3.0
+_LEARNT = 0.6
+_NEAR_BEST = 0.9
+_FEWEST_EVALUATIONS = 3
+_ROUNDS = 200
+_NAMED = 10
+
+
+def assess(run: Run) -> Sequence[Finding] | NotAssessed:
+    """One finding, from the examples' margins if they were recorded."""
+    if "example_margin" in run:
+        found = _from_examples(run)
+        if found is not None:
+            return found
+    found = _from_evaluations(run)
+    if found is None:
+        return NotAssessed(rule.code, ("example_margin, or accuracy, eval_accuracy and eval_loss without dropout",))
+    return found
+
+
+def _from_examples(run: Run) -> Sequence[Finding] | None:
+    data = run.series("example_margin")
+    epochs = len(data.steps)
+    if list(data.coords) != ["example"] or epochs < _FEWEST_EPOCHS:
+        return None
+    margins = np.asarray(data.values, dtype=np.float64)[: max(_FEWEST_EPOCHS, epochs // 2)]
+    seen = np.isfinite(margins).sum(axis=0) > 0
+    if seen.sum() < _FEWEST_EXAMPLES:
+        return None
+    with np.errstate(invalid="ignore"):
+        means = np.nanmean(np.where(np.isfinite(margins), margins, np.nan)[:, seen], axis=0)
+        right = np.nanmean(np.where(np.isfinite(margins), margins > 0, np.nan)[:, seen], axis=0)
+    labels = np.array(data.coords["example"])[seen]
+    low, high, deviations, share, chance = two_groups(means)
+    apart = float(np.sqrt(2.0) * (high - low) / max(float(np.hypot(*deviations)), 1e-12))
+    suspects = chance > 0.5
+    if low >= 0.0 or not _LEAST_SHARE <= share <= _MOST_SHARE or apart < _APART or not suspects.any():
+        return []
+    if float(right[suspects].mean()) > _MOST_RIGHT:
+        return []
+    worst = [str(label) for label in labels[np.argsort(means)][:_NAMED]]
+    return [
+        Finding(
+            code=rule.code,
+            severity="warning",
+            confidence=round(float(np.clip(0.7 + 0.1 * (apart - _APART), 0.7, 0.95)), 3),
+            step=int(data.steps[0]),
+            summary=(
+                f"About {share:.0%} of the training labels look wrong: over {len(margins)} epochs the margins of"
+                f" {int(suspects.sum())} examples lie about {number(low)}, those of the others about {number(high)}."
+            ),
+            remedy=(
+                f"Look at the labels of {listed(worst, _NAMED)} first, then at all {int(suspects.sum())}; correct or"
+                " drop them, or train with label smoothing, a robust loss or early stopping."
+            ),
+            evidence={
+                "series": ["example_margin"],
+                "labels": worst,
+                "how": "margins of examples",
+                "share": share,
+                "mean_margin_of_suspects": low,
+                "mean_margin_of_others": high,
+                "separation": apart,
+            },
+            source=rule.source,
+        )
+    ]
+
+
+def two_groups(values: Floats) -> tuple[float, float, tuple[float, float], float, Floats]:
+    """Means of the lower and upper of two normals fitted to `values`, deviations, the lower's share, and chances.
+
+    Expectation maximisation from the split at which the groups' variances are least; the last item (as many as values)
+    is the chance that a value belongs to the lower group.
+    """
+    ordered = np.sort(values)
+    count = len(ordered)
+    sums, squares = np.cumsum(ordered), np.cumsum(ordered**2)
+    sizes = np.arange(1, count)
+    left = squares[:-1] - sums[:-1] ** 2 / sizes
+    right = (squares[-1] - squares[:-1]) - (sums[-1] - sums[:-1]) ** 2 / (count - sizes)
+    cut = int(np.argmin(left + right)) + 1
+    chance = (values <= ordered[cut - 1]).astype(np.float64)
+    floor = max(1e-3 * float(values.std()), 1e-12)
+    low = high = share = 0.0
+    deviations = (floor, floor)
+    for _ in range(_ROUNDS):
+        share = float(np.clip(chance.mean(), 1e-6, 1.0 - 1e-6))
+        low, high = (float(np.average(values, weights=w + 1e-12)) for w in (chance, 1.0 - chance))
+        deviations = (
+            max(float(np.sqrt(np.average((values - low) ** 2, weights=chance + 1e-12))), floor),
+            max(float(np.sqrt(np.average((values - high) ** 2, weights=1.0 - chance + 1e-12))), floor),
+        )
+        logs = [
+            np.log(part) - np.log(deviation) - 0.5 * ((values - mean) / deviation) ** 2
+            for part, mean, deviation in ((share, low, deviations[0]), (1.0 - share, high, deviations[1]))
+        ]
+        updated = 1.0 / (1.0 + np.exp(np.clip(logs[1] - logs[0], -700.0, 700.0)))
+        done = float(np.abs(updated - chance).max()) < 1e-6
+        chance = updated
+        if done:
+            break
+    if low > high:
+        low, high, deviations, share, chance = high, low, deviations[::-1], 1.0 - share, 1.0 - chance
+    return low, high, deviations, share, chance
+
+
+def _from_evaluations(run: Run) -> Sequence[Finding] | None:
+    accuracy, better, loss, evaluated = (
+        next(iter([t.finite() for t in tracks(run, name)]), Track("", np.empty(0, np.int64), np.empty(0)))
+        for name in ("accuracy", "eval_accuracy", "loss", "eval_loss")
+    )
+    dropout = any(module.get("mode_effect") == "dropout" for module in run.modules)
+    soft = any(str(facts.get("target_dtype", "")).startswith("float") for facts in run.losses)
+    if (
+        dropout
+        or soft
+        or len(better) < _FEWEST_EVALUATIONS
+        or len(accuracy) < _FEWEST_EVALUATIONS
+        or not len(evaluated)
+    ):
+        return None
+    best = float(better.values.max())
+    gaps, weights, steps = [], 0.0, []
+    sizes = next(iter(tracks(run, "batch_size")), None)
+    for index in range(1, len(better)):
+        before, step = int(better.steps[index - 1]), int(better.steps[index])
+        span = (accuracy.steps > before) & (accuracy.steps <= step)
+        course = loss.values[(loss.steps > before) & (loss.steps <= step)]
+        height = evaluated.at(step)
+        if (
+            min(better.values[index - 1 : index + 1]) < _NEAR_BEST * best
+            or not span.any()
+            or not course.size
+            or height is None
+        ):
+            continue
+        level = float(course.mean())
+        rows = float(span.sum()) * ((sizes.at(step) if sizes is not None else None) or 1.0)
+        gaps.append(
+            (float(better.values[index]), float(accuracy.values[span].mean()), rows, level / max(height, 1e-12))
+        )
+        weights += rows
+        steps.append(step)
+    if not gaps:
+        return []
+    evals, trains, rows_of, ratios = (np.array(column) for column in zip(*gaps, strict=True))
+    mean_train = float(np.average(trains, weights=rows_of))
+    gap = float(np.average(evals - trains, weights=rows_of))
+    error = float(np.sqrt(max(mean_train * (1.0 - mean_train), 1e-4) / weights))
+    if best < _LEARNT or gap < _WORTH_KNOWING or gap < _ERRORS * error or float(np.median(ratios)) < _LOSS_RATIO:
+        return []
+    return [
+        Finding(
+            code=rule.code,
+            severity="warning" if gap >= _BETTER else "info",
+            confidence=0.7,
+            step=steps[0],
+            summary=(
+                f"The model is right in {mean_train:.0%} of its training batches and in {mean_train + gap:.0%} of the"
+                " evaluation's examples: about that difference of the training labels look wrong."
+            ),
+            remedy=(
+                f"Check a sample of the training labels: about {gap:.0%} would be wrong (unless the training inputs are"
+                f" augmented). Stop near step {int(better.steps[int(np.argmax(better.values))])}, where the"
+                f" evaluation's accuracy was {best:.0%}; later the model learns the wrong labels by heart."
+            ),
+            evidence={
+                "series": ["accuracy", "eval_accuracy", "loss", "eval_loss"],
+                "labels": [],
+                "how": "training and evaluation",
+                "accuracy": mean_train,
+                "gap": gap,
+                "standard_error": error,
+            },
+            source=rule.source,
+        )
+    ]
+
+
+rule = FindingRule(
+    code="label-noise",
+    title="Some training labels are wrong",
+    needs=(),
+    source="Pleiss et al. 2020, arXiv:2001.10528; Arpit et al. 2017, arXiv:1706.05394",
+    assess=assess,
+)
