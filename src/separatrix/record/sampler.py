@@ -24,6 +24,8 @@ _SECONDS_PER_ENTRY = 2.5e-9
 _SECONDS_PER_CALL = 1e-4
 _HOOK_SECONDS = 1e-5
 _PARAMETER_SHARE = 0.6
+_LIGHT, _LIGHT_SHARE = "light samples", 0.2
+"""A purse for samples of losses and inputs alone, which are cheap: of short scripts they tell what few whole ones miss."""
 
 _Placed = tuple[str, int, torch.Tensor | float, Sequence[int] | None, float]
 _Readings = list[_Placed]
@@ -99,7 +101,8 @@ class Sampler:
         self._readings: _Readings = []
         self._staged: dict[object, _Readings] = {}
         self._classes: list[int] = []
-        self._due = 1
+        self._due = self._light_due = 1
+        self._is_light = False
         self.asleep_until = 0
         """No step before this one will be sampled."""
         self._last = 0
@@ -107,6 +110,8 @@ class Sampler:
         self._expected: tuple[float, float, float] | None = None
         self.chunks: list[Chunk] = []
         self.modules: list[str] = []
+        if self._by_moment[Moment.LOSS] or self._by_moment[Moment.INPUT]:
+            budget.set_aside(_LIGHT_SHARE, _LIGHT)
 
     def measure(self, chunks: list[Chunk], modules: list[str]) -> None:
         """Sample these parameters and leaf modules from now on."""
@@ -120,6 +125,33 @@ class Sampler:
 
     def plan(self, step: int) -> Plan | None:
         """What to ask of `step`, or None when it is not due or the allowance does not pay for a sample."""
+        self._is_light = False
+        planned = self._plan_whole(step)
+        if planned is not None:
+            self._light_due = next_due(step)
+            return planned
+        wake = self.asleep_until
+        planned = self._plan_light(step)
+        self.asleep_until = min(wake, self.asleep_until)
+        return planned
+
+    def _plan_light(self, step: int) -> Plan | None:
+        """A sample of losses and inputs alone, where it is due and its purse pays for it."""
+        if step < self._light_due:
+            self.asleep_until = self._light_due
+            return None
+        if self._expected is None:
+            self._expected = self._expectation()
+        _, cost, _ = self._expected
+        missing = cost - self._budget.purse(cost, _LIGHT)
+        if missing > 0.0:
+            self.asleep_until = step + self._budget.steps_until(missing / _LIGHT_SHARE, step)
+            return None
+        self._is_light = True
+        self._light_due = next_due(step)
+        return Plan((), frozenset())
+
+    def _plan_whole(self, step: int) -> Plan | None:
         self.asleep_until = step + 1
         if step < self._due and step != self._last and step - self._last < shortest_gap(step):
             self.asleep_until = max(step + 1, min(self._due, self._last + shortest_gap(step)))
@@ -180,6 +212,8 @@ class Sampler:
         self._taken[key] = self._taken.get(key, 0.0) + seconds
 
     def _learn(self) -> None:
+        if self._is_light:
+            self._budget.take_from_purse(sum(self._taken.values()), _LIGHT)
         for key, seconds in self._taken.items():
             known = self._costs.get(key)
             self._costs[key] = seconds if known is None else known + _LEARNING * (seconds - known)

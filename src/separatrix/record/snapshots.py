@@ -33,7 +33,7 @@ _PATIENCE = 2.0
 _SHORTEST_SECONDS = 0.02
 _LISTENING = 0.02
 """Overhead that listening to every step may come to: snapshots share what the budget allows beyond it."""
-_SHARE, _LEAST_SHARE = 0.6, 0.1
+_SHARE, _LEAST_SHARE = 0.5, 0.1
 """Part of that, and at least this part of the whole allowance, is set aside where there are probes of snapshots."""
 _COPIES = 2
 """Copies of the model that are held: the replay, and the parameters at the first snapshot."""
