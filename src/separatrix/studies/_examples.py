@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,11 +22,14 @@ MOMENTUM = 0.9
 class Watched:
     """Outputs after each epoch of training, for every copy and example, whether it was trained on or not.
 
-    `labels` (copies, examples) are those that the copies were told; `networks` are the trained copies.
+    `labels` (copies, examples) are those that the copies were told. `start` are outputs before the first step.
+    `accuracy` is the share of test examples that each copy classifies correctly, mean over the last quarter of epochs.
     """
 
+    start: Float[Tensor, " copies examples classes"]
     logits: Float[Tensor, " epochs copies examples classes"]
     labels: Int[Tensor, " copies examples"]
+    accuracy: Float[np.ndarray, " copies"]
     networks: ensemble.Ensemble
 
     def correct(self, copy: int) -> Float[np.ndarray, " epochs examples"]:
@@ -46,11 +50,6 @@ class Watched:
         """EL2N."""
         chances = torch.softmax(self.logits[:, copy].double(), -1)
         return error_norms(chances.numpy(), self.labels[copy].expand(len(chances), -1).numpy())
-
-    def accuracy(self, test: Batch) -> Float[np.ndarray, " copies"]:
-        """Share of test examples that each copy classifies correctly."""
-        outputs = self.networks.outputs(test.inputs, shared=True)
-        return (outputs.argmax(-1) == test.targets).double().mean(1).numpy()
 
 
 def perceptron(inputs: int, width: int, classes: int) -> Callable[[], nn.Module]:
@@ -82,12 +81,13 @@ def watch(
     seed: int,
     rows: Int[Tensor, " copies chosen"] | None = None,
     seeds: Sequence[int] | None = None,
+    test: Batch | None = None,
     watched: bool = True,
 ) -> Watched:
     """Train one copy on each row of labels by SGD with momentum, on `rows` only where they are given.
 
     Each copy shuffles by itself; what does not fill a batch is left out of that epoch. `seeds` start the copies, by
-    default numbers that follow from `seed`.
+    default numbers that follow from `seed`. Outputs are kept where `watched`.
     """
     copies, examples = labels.shape
     kept = torch.arange(examples).expand(copies, -1) if rows is None else rows
@@ -106,8 +106,11 @@ def watch(
         return inputs[chosen], labels.gather(1, chosen)
 
     def look(now: ensemble.Ensemble) -> Tensor:
-        outputs.append(now.outputs(inputs, shared=True))
-        return torch.zeros(copies)
+        if watched:
+            outputs.append(now.outputs(inputs, shared=True))
+        if test is None:
+            return torch.zeros(copies)
+        return (now.outputs(test.inputs, shared=True).argmax(-1) == test.targets).double().mean(1)
 
     training = ensemble.train(
         networks,
@@ -115,11 +118,12 @@ def watch(
         ensemble.SGD(rate, momentum=MOMENTUM),
         data,
         epochs * each,
-        measure={"watched": look} if watched else None,
+        measure={"accuracy": look},
         every=each,
     )
-    logits = torch.stack(outputs[1:]) if watched else torch.empty(0, copies, examples, 0)
-    return Watched(logits, labels, training.ensemble)
+    accuracies = training.measured["accuracy"].values[1:]
+    logits = torch.stack(outputs) if watched else torch.empty(1, copies, examples, 0)
+    return Watched(logits[0], logits[1:], labels, accuracies[-math.ceil(epochs / 4) :].mean(0).numpy(), training.ensemble)
 
 
 def flipped(
