@@ -123,7 +123,9 @@ def watch(
     )
     accuracies = training.measured["accuracy"].values[1:]
     logits = torch.stack(outputs) if watched else torch.empty(1, copies, examples, 0)
-    return Watched(logits[0], logits[1:], labels, accuracies[-math.ceil(epochs / 4) :].mean(0).numpy(), training.ensemble)
+    return Watched(
+        logits[0], logits[1:], labels, accuracies[-math.ceil(epochs / 4) :].mean(0).numpy(), training.ensemble
+    )
 
 
 def flipped(

@@ -214,7 +214,9 @@ study = Study(
         Control("as_many_at_random", "threshold_finds_flips", "As many examples, drawn at random."),
         Control("removing_as_many_at_random", "cleaning_lowers_the_error", "As many examples removed at random."),
         Control("the_other_way_round", "probabilities_are_calibrated", "One minus every probability."),
-        Control("the_base_rate_for_all", "probabilities_beat_the_base_rate", "The true share as everyone's probability."),
+        Control(
+            "the_base_rate_for_all", "probabilities_beat_the_base_rate", "The true share as everyone's probability."
+        ),
     ),
     plan=_plan,
     run=_run,

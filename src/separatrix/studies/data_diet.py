@@ -173,6 +173,7 @@ study = Study(
             "at_least",
             0.0,
             "Test accuracy without them less that without as many random examples.",
+            tolerance=0.003,
         ),
         Statement(
             "flips_have_the_highest_scores",

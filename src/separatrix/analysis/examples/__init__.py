@@ -11,7 +11,7 @@ from separatrix.analysis.examples.archaeology import (
     run_kinds,
     typical_and_atypical,
 )
-from separatrix.analysis.examples.cartography import REGIONS, DataMap, data_map, run_data_map
+from separatrix.analysis.examples.cartography import REGIONS, DataMap, Region, data_map, run_data_map
 from separatrix.analysis.examples.errors import ExamplesError
 from separatrix.analysis.examples.forgetting import Forgetting, forgetting, run_forgetting
 from separatrix.analysis.examples.margins import (
@@ -50,6 +50,7 @@ __all__ = [
     "Kinds",
     "Mislabeled",
     "OpposingGroups",
+    "Region",
     "Reliability",
     "ThresholdVerdict",
     "Trajectories",

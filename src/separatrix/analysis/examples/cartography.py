@@ -41,7 +41,9 @@ class DataMap:
             ExamplesError: the region is unknown or the share is not in (0, 1].
         """
         if region not in REGIONS or not 0.0 < share <= 1.0:
-            raise ExamplesError(f"region {region!r}, share {share}: choose from {', '.join(REGIONS)}, a share in (0, 1]")
+            raise ExamplesError(
+                f"region {region!r}, share {share}: choose from {', '.join(REGIONS)}, a share in (0, 1]"
+            )
         depth = {"easy-to-learn": self.confidence, "ambiguous": self.variability, "hard-to-learn": -self.confidence}
         seen = int((~np.isnan(self.confidence)).sum())
         return np.argsort(-depth[region], kind="stable")[: round(share * seen)]  # NaN sorts last

@@ -72,7 +72,9 @@ def mislabeled(
     """
     losses, edges = table(loss, "losses"), table(margin, "margins")
     if losses.shape != edges.shape:
-        raise ExamplesError(f"losses {losses.shape} and margins {edges.shape}: give both for the same epochs and examples")
+        raise ExamplesError(
+            f"losses {losses.shape} and margins {edges.shape}: give both for the same epochs and examples"
+        )
     first = _first_learnt(edges)
     rate = _noise_rate(losses[first : first + ANCHOR_ROWS], edges[first : first + ANCHOR_ROWS])
     early = mean_seen(edges[first : first + MARGIN_ROWS])
@@ -113,7 +115,9 @@ def _with_mean(edges: Float[np.ndarray, " examples"], mean: float) -> Float[np.n
     """Probabilities whose log-odds fall by SLOPE over a standard deviation of `edges`, shifted to have this mean."""
     known = edges[np.isfinite(edges)]
     spread = float(known.std()) if known.size else 0.0
-    centred = np.clip((edges - known.mean()) / spread, -1e3, 1e3) if spread > 0 else np.where(np.isnan(edges), edges, 0.0)
+    centred = (
+        np.clip((edges - known.mean()) / spread, -1e3, 1e3) if spread > 0 else np.where(np.isnan(edges), edges, 0.0)
+    )
     seen = centred[~np.isnan(centred)]
     low, high = -1e4, 1e4
     for _ in range(_HALVINGS):  # the mean rises with the shift
@@ -160,7 +164,9 @@ def reliability(
     place = np.minimum((chance * bins).astype(np.int64), bins - 1)
     counts = np.bincount(place, minlength=bins)
     filled = counts > 0
-    predicted, observed = (np.bincount(place, values, minlength=bins)[filled] / counts[filled] for values in (chance, truth))
+    predicted, observed = (
+        np.bincount(place, values, minlength=bins)[filled] / counts[filled] for values in (chance, truth)
+    )
     return Reliability(
         predicted=predicted,
         observed=observed,

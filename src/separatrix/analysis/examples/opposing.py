@@ -50,9 +50,7 @@ def sharp_rows(losses: Float[np.ndarray, " epochs examples"], count: int = 1) ->
     return np.argsort(-strength, kind="stable")[:count]
 
 
-def opposing_groups(
-    losses: Float[np.ndarray, " epochs examples"], size: int, row: int | None = None
-) -> OpposingGroups:
+def opposing_groups(losses: Float[np.ndarray, " epochs examples"], size: int, row: int | None = None) -> OpposingGroups:
     """The two groups of `size` examples around the step after a row; by default that where most change cancels.
 
     Rows are consecutive losses of the same examples: epochs, or steps of a full batch.

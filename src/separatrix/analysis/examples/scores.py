@@ -58,7 +58,9 @@ def run_scores(run: Run, epoch: float, name: str = "example_error_norm") -> Floa
     recorded = trajectories(run, name)
     rows = np.flatnonzero(recorded.epochs <= epoch)
     if not rows.size:
-        raise ExamplesError(f"{name} of {run.name} begins at epoch {recorded.epochs[0]:g}, not {epoch:g}: ask for later")
+        raise ExamplesError(
+            f"{name} of {run.name} begins at epoch {recorded.epochs[0]:g}, not {epoch:g}: ask for later"
+        )
     values: np.ndarray = recorded.values[name][rows[-1]]
     return values
 
@@ -74,7 +76,7 @@ def most_important(
     Raises:
         ExamplesError: share and skip are not shares of one whole.
     """
-    if not (0.0 < share <= 1.0 and 0.0 <= skip and share + skip <= 1.0 + 1e-12):
+    if not (0.0 < share <= 1.0 and skip >= 0.0 and share + skip <= 1.0 + 1e-12):
         raise ExamplesError(f"share {share}, skip {skip}: give a share in (0, 1], and at most what it leaves to skip")
     first = round(skip * len(scores))
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
