@@ -110,7 +110,8 @@ def watch(
             outputs.append(now.outputs(inputs, shared=True))
         if test is None:
             return torch.zeros(copies)
-        return (now.outputs(test.inputs, shared=True).argmax(-1) == test.targets).double().mean(1)
+        predicted: Tensor = now.outputs(test.inputs, shared=True).argmax(-1)
+        return (predicted == test.targets).double().mean(1)
 
     training = ensemble.train(
         networks,

@@ -46,7 +46,7 @@ def _highest(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 def _kept(removed: list[np.ndarray], generator: np.random.Generator) -> torch.Tensor:
-    """Rows (copies, chosen) that were not removed, as many for every copy as the fewest, the rest left out at random."""
+    """Rows (copies, chosen) that were not removed, as many for every copy as the fewest, chosen at random."""
     rows = [generator.permutation(np.flatnonzero(~part)) for part in removed]
     fewest = min(len(part) for part in rows)
     return torch.from_numpy(np.stack([part[:fewest] for part in rows]))
@@ -99,13 +99,13 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     suspected = [verdict.suspected for verdict in judged]
     by_loss = [_highest(usual.losses(copy)[-1], int(suspected[copy].sum())) for copy in range(copies)]
     removed = [suspected, [draws.permutation(part) for part in suspected]]
-    rows = torch.cat([_kept(part, np.random.default_rng(seed)) for part in removed])
+    kept = torch.cat([_kept(part, np.random.default_rng(seed)) for part in removed])
     again = _examples.watch(
         _examples.perceptron(64, settings["width"], _CLASSES),
         inputs,
         labels.repeat(2, 1),
-        rows=rows,
-        epochs=round(settings["epochs"] * len(targets) / rows.shape[1]),
+        rows=kept,
+        epochs=round(settings["epochs"] * len(targets) / kept.shape[1]),
         seed=seed,
         seeds=[1000 * seed + copy for copy in range(copies)] * 2,
         test=data.test,
@@ -164,7 +164,7 @@ study = Study(
         year=2020,
         url="https://arxiv.org/abs/2001.10528",
     ),
-    summary="The mean margin over a training tells flipped labels; a fake class sets the cut; cleaning lowers the error.",
+    summary="The mean margin over a training tells flipped labels, a fake class where to cut; cleaning helps.",
     settings=(
         Setting("noise", "float", 0.2, "share of labels replaced by another class", 0.1, 0.4),
         Setting("width", "int", 64, "hidden units", 32, 128),

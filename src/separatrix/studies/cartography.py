@@ -5,8 +5,8 @@ on its most ambiguous part are tested on digits turned to both sides, beside tra
 
 The paper trains on a third. Here that does not hold: a third of the digits, chosen as ambiguous after short trainings,
 gave 0.80 to 0.93 where a random third gave 0.95, and of 2,500 images of Fashion-MNIST 0.60 beside 0.79. The claims
-hold from about half of the digits on; the hard-to-learn ones, which here are no wrong labels, did as well. Flips that a long
-training memorises are ambiguous, too.
+hold from about half of the digits on; the hard-to-learn ones, which here are no wrong labels, did as well. Flips
+that a long training memorises are ambiguous, too.
 """
 
 from __future__ import annotations

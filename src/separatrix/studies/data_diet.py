@@ -33,7 +33,8 @@ _CHANNELS = 6
 
 def _scores(watched: _examples.Watched) -> np.ndarray:
     """EL2N (epochs, examples), mean over copies."""
-    return np.mean([watched.error_norms(copy) for copy in range(watched.labels.shape[0])], axis=0)
+    scores: np.ndarray = np.mean([watched.error_norms(copy) for copy in range(watched.labels.shape[0])], axis=0)
+    return scores
 
 
 def _gradient_norms(watched: _examples.Watched, inputs: torch.Tensor) -> np.ndarray:

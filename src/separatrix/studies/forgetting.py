@@ -130,7 +130,7 @@ study = Study(
         year=2018,
         url="https://arxiv.org/abs/1812.05159",
     ),
-    summary="Most examples are never forgotten; which are is shared by seeds and nets; the others suffice for training.",
+    summary="Most examples are never forgotten; seeds and nets agree on which are; many others can be left out.",
     settings=(
         Setting("width", "int", 64, "hidden units of the perceptron", 32, 128),
         Setting("epochs", "int", 20, "epochs of every training on all examples", 10, 40),

@@ -19,25 +19,24 @@ PERCENTILE = 99.0
 """Of the AUM of threshold examples, below which an example counts as mislabelled (section 3.2 of the paper)."""
 
 
-def margins(logits: Float[np.ndarray, " *rows classes"], labels: Int[np.ndarray, " *rows"]) -> np.ndarray:
+def margins(logits: Float[np.ndarray, " *rows classes"], labels: Int[np.ndarray, " ..."]) -> np.ndarray:
     """Logit of the assigned label less the largest of the others, of shape (*rows).
+
+    Labels have the shape (*rows), or (examples,) for logits (epochs, examples, classes).
 
     Raises:
         ExamplesError: there are fewer than two classes, or labels do not fit the logits.
     """
-    scores, assigned = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
-    try:
-        assigned = np.broadcast_to(assigned, scores.shape[:-1])
-    except ValueError:
-        assigned = np.empty(0)
-    if scores.ndim < 1 or scores.shape[-1] < 2 or assigned.shape != scores.shape[:-1]:
+    scores, given = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    if scores.ndim < 1 or scores.shape[-1] < 2 or given.shape not in (scores.shape[:-1], scores.shape[1:-1]):
         raise ExamplesError(
-            f"logits {scores.shape} for labels {np.shape(labels)}: give one label a row and at least two classes"
+            f"logits {scores.shape} for labels {given.shape}: give one label a row and at least two classes"
         )
-    if assigned.size and not 0 <= assigned.min() <= assigned.max() < scores.shape[-1]:
+    if given.size and not 0 <= given.min() <= given.max() < scores.shape[-1]:
         raise ExamplesError(
-            f"labels from {assigned.min()} to {assigned.max()} for {scores.shape[-1]} classes: number classes from 0"
+            f"labels from {given.min()} to {given.max()} for {scores.shape[-1]} classes: number classes from 0"
         )
+    assigned = np.broadcast_to(given, scores.shape[:-1])
     own = np.take_along_axis(scores, assigned[..., None], axis=-1)[..., 0]
     others = scores.copy()
     np.put_along_axis(others, assigned[..., None], -np.inf, axis=-1)
@@ -80,8 +79,8 @@ def threshold_examples(examples: int, classes: int, runs: int, seed: int) -> lis
     each = examples // (classes + 1)
     if each < 1 or runs < 1 or each * runs > examples:
         raise ExamplesError(
-            f"{runs} disjoint threshold sets of {each} of {examples} examples: give 1 to {classes + 1} runs and at least"
-            f" {classes + 1} examples"
+            f"{runs} disjoint threshold sets of {each} of {examples} examples: give 1 to {classes + 1} runs and"
+            f" at least {classes + 1} examples"
         )
     order = np.random.default_rng(seed).permutation(examples)
     return [np.sort(order[run * each : (run + 1) * each]) for run in range(runs)]

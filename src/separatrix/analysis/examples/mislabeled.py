@@ -8,8 +8,8 @@ example, which fall exponentially with its mean margin, as between two normal di
 fixes where the odds are even.
 
 Planted label noise of 0 to 40 % in digits, Fashion-MNIST and Gaussian mixtures gave an expected calibration error of
-0.02 to 0.03 on average; it grows where classes overlap, for an example on the wrong side of the optimal boundary looks
-the same as a wrong label. Noise that makes a confident net wrong, such as all labels of one kind of input, is invisible.
+0.02 to 0.03 on average; it grows where classes overlap, for an example on the wrong side of the best boundary looks the
+same as a wrong label. Noise that makes a confident net wrong, such as all labels of one kind of input, is invisible.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _HALVINGS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Mislabeled:
-    """`noise_rate` is the share of wrong labels, `probability` that of each example; NaN for one that was never seen."""
+    """`noise_rate` is the share of wrong labels, `probability` that of each example, NaN for one never seen."""
 
     noise_rate: float
     probability: Float[np.ndarray, " examples"]

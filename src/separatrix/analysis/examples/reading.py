@@ -70,7 +70,7 @@ def table(values: np.ndarray, what: str, fewest_epochs: int = 1) -> Float[np.nda
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or array.shape[0] < fewest_epochs or array.shape[1] < 1:
         raise ExamplesError(
-            f"{what} of shape {array.shape}: give (epochs, examples) with at least {fewest_epochs} epochs and one example"
+            f"{what} of shape {array.shape}: give (epochs, examples), at least {fewest_epochs} epochs and one example"
         )
     return array
 
@@ -80,4 +80,5 @@ def mean_seen(values: Float[np.ndarray, " epochs examples"]) -> Float[np.ndarray
     seen = ~np.isnan(values)
     count = seen.sum(axis=0)
     total = np.where(seen, values, 0.0).sum(axis=0)
-    return np.divide(total, count, out=np.full(values.shape[1], np.nan), where=count > 0)
+    means: np.ndarray = np.divide(total, count, out=np.full(values.shape[1], np.nan), where=count > 0)
+    return means

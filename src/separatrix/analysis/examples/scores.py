@@ -45,7 +45,8 @@ def mean_over_seeds(scores: Sequence[Float[np.ndarray, " examples"]]) -> Float[n
     """
     if not scores or len({len(score) for score in scores}) != 1:
         raise ExamplesError(f"scores of lengths {[len(s) for s in scores]}: give one of the same length for each seed")
-    return np.mean(np.asarray(scores, dtype=np.float64), axis=0)
+    means: np.ndarray = np.mean(np.asarray(scores, dtype=np.float64), axis=0)
+    return means
 
 
 def run_scores(run: Run, epoch: float, name: str = "example_error_norm") -> Float[np.ndarray, " examples"]:
