@@ -68,7 +68,7 @@ def opposing_groups(losses: Float[np.ndarray, " epochs examples"], size: int, ro
     if not 1 <= size <= most:
         raise ExamplesError(f"groups of {size} at row {at}: only {most} examples rise or fall there, ask for 1 to that")
     order = np.argsort(np.where(np.isnan(step), 0.0, step), kind="stable")
-    rising, falling = order[::-1][:size], order[:size]
+    rising, falling = order[::-1][:size].copy(), order[:size].copy()
     total = float(np.nansum(np.abs(step)))
     return OpposingGroups(
         row=at,
