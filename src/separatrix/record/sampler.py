@@ -25,7 +25,7 @@ _SECONDS_PER_CALL = 1e-4
 _HOOK_SECONDS = 1e-5
 _PARAMETER_SHARE = 0.6
 _LIGHT, _LIGHT_SHARE = "light samples", 0.2
-"""A purse for samples of losses and inputs alone, which are cheap: of short scripts they tell what few whole ones miss."""
+"""A purse for samples of losses and inputs alone: cheap ones, which tell of short scripts what few whole ones miss."""
 
 _Placed = tuple[str, int, torch.Tensor | float, Sequence[int] | None, float]
 _Readings = list[_Placed]

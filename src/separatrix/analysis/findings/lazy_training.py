@@ -5,6 +5,9 @@ in the median of its last three values, after at least one from the second half 
 half: nine tenths of what was learnt is linear in the weights. Networks of usual width and scale reach 0.3 to 1 within a
 hundred steps; the index falls as the inverse of the output's scale.
 
+The index tells of what happened since the first snapshot, where it is NaN: it is only used if four fifths of the
+loss were still to be lost then.
+
 Where the index was not recorded, the length of the way that the weights went bounds their distance: the sum over the
 steps of `update_ratio`, interpolated between samples. If it is below 0.05 for every matrix of weights while the loss
 has fallen by nine tenths, hardly anything moved.
@@ -26,6 +29,7 @@ from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _LAZY = 0.1
 _LEARNT = 0.5
+_UNLEARNT = 0.8
 _WAY = 0.05
 _LEARNT_MUCH = 0.1
 _GENERALISED = 0.5
@@ -36,8 +40,8 @@ _RECENT = 3
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding for the whole run."""
-    indices = [t.finite() for t in tracks(run, "lazy_rich_index")]
-    index = indices[0] if indices and len(indices[0]) else None
+    indices = tracks(run, "lazy_rich_index")
+    index = indices[0].finite() if indices and len(indices[0].finite()) else None
     losses, opposed = loss_tracks(run)
     if not losses or (index is None and "update_ratio" not in run):
         return NotAssessed(rule.code, ("loss, and lazy_rich_index or update_ratio",))
@@ -48,7 +52,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     began, end = float(start(loss.values).mean()), float(np.median(loss.values[-end_points(len(loss)) :]))
     if began <= 0.0 or end > _LEARNT * began or end < 0.0:
         return []
-    seen = _by_index(index, loss) if index is not None else None
+    early = index is not None and _level(loss, int(indices[0].steps[0])) >= _UNLEARNT * began
+    seen = _by_index(index, loss) if index is not None and early else None
     way = None if index is not None else _longest_way(run, matrices, int(loss.steps[-1]))
     if seen is None and (way is None or way > _WAY or end > _LEARNT_MUCH * began):
         return []
@@ -104,6 +109,12 @@ def _matrices(run: Run) -> list[str]:
         and not is_normalisation(kind_of.get(module_of(p), ""))
         and "embedding" not in kind_of.get(module_of(p), "").lower()
     ]
+
+
+def _level(loss: Track, step: int) -> float:
+    """The loss around a step."""
+    at = int(np.searchsorted(loss.steps, step))
+    return float(np.median(loss.values[max(0, at - _RECENT) : at + _RECENT + 1]))
 
 
 def _by_index(index: Track, loss: Track) -> float | None:
