@@ -9,6 +9,7 @@ import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -29,7 +30,11 @@ def diagnosed(tmp_path_factory: pytest.TempPathFactory) -> Diagnosed:
         training = HEALTHY[name] if name in HEALTHY else FAULTY[name][1]
         path = tmp_path_factory.mktemp("runs") / name
         torch.manual_seed(0)
-        training(lambda model, optimizers: separatrix.record(model, tuple(optimizers.values()), run=path, budget=1.0))
+        # How many samples a loaded machine can pay for must not decide what is found.
+        with mock.patch("separatrix.record.budget._CREDIT_SECONDS", 20.0):
+            training(
+                lambda model, optimizers: separatrix.record(model, tuple(optimizers.values()), run=path, budget=1.0)
+            )
         return separatrix.diagnose(path), path
 
     return once

@@ -473,7 +473,7 @@ def deep_relu_large_weights(record: Record) -> None:
     fit(record, model, SGD(model.parameters(), 1e-3), 40)
 
 
-@faulty("exploding-gradient")
+@faulty("bad-init")
 def recurrent_large_weights(record: Record) -> None:
     model = Rows(functools.partial(nn.RNN, nonlinearity="relu"), passes=4)
     nn.init.normal_(model.rnn.weight_hh_l0, std=0.35)

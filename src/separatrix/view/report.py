@@ -18,6 +18,7 @@ import numpy as np
 
 from separatrix.runs import Event, Finding, Run, SeriesData, UsageError
 from separatrix.view import figures, sections
+from separatrix.view.examples import example_lists
 from separatrix.view.facts import facts, last_step
 from separatrix.view.figures import Band, Plot, Rule
 from separatrix.view.text import count, number
@@ -181,6 +182,7 @@ def _page(run: Run, diagnosis: Diagnosis) -> str:
             _LAYERS_INTRO,
             _constants_table(constants),
         ),
+        sections.examples_section(*example_lists(run)),
         sections.plots_section("cost", "Time and overhead", cost),
         sections.plots_section("others", "Accuracy and other series", others, after=_constants_table(unchanged)),
         sections.events_section(run.events),
@@ -235,9 +237,11 @@ def _layers(series: _Series) -> tuple[list[Plot], list[tuple[str, str, str]]]:
 
 
 def _read(run: Run, findings: Sequence[Finding]) -> _Series:
-    data = {name: run.series(name) for name in run.names()}
+    # Of single examples a panel tells: as pictures they would be thousands of rows.
+    single = [name for name in run.names() if name.startswith("example_")]
+    data = {name: run.series(name) for name in run.names() if name not in single}
     data = {name: read for name, read in data.items() if read.values.size}
-    anchors: dict[str, str] = {}
+    anchors: dict[str, str] = dict.fromkeys(single, "examples") if "example_loss" in single else {}
     for index, name in enumerate(data):
         anchors[name] = f"plot-{name}" if re.fullmatch(r"[A-Za-z0-9_-]{1,60}", name) else f"plotted-{index}"
     rules: dict[str, list[Rule]] = {}

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from separatrix.runs import Event, Finding, NotAssessed, Run, Segment
+from separatrix.view.examples import ExampleList
 from separatrix.view.facts import SEVERITY_WORDS, STATUS_WORDS, Facts, segment_notes, verdict
 from separatrix.view.figures import Plot
 from separatrix.view.text import TIMES, count, flattened, plain, visible
@@ -266,6 +267,17 @@ def _steps(segment: Segment) -> str:
     if segment.first_step is None or segment.last_step is None:
         return "not known"
     return f"{segment.first_step:,} to {segment.last_step:,}"
+
+
+def examples_section(lists: Sequence[ExampleList], remark: str) -> str:
+    """Which examples were hardest, most forgotten, or may carry a wrong label; empty where none were recorded."""
+    if not lists and not remark:
+        return ""
+    parts = [f"<p>{escaped(remark)}</p>"] if remark else []
+    for one in lists:
+        listed = table(one.head, one.rows, one.title) if one.rows else "<p>None.</p>"
+        parts.append(f"<h3>{escaped(one.title)}</h3><p>{escaped(one.summary)}</p>{listed}")
+    return _section("examples", "Single examples", "".join(parts))
 
 
 def constants_section(constants: Sequence[tuple[str, str, str]]) -> str:

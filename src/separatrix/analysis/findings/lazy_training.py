@@ -1,7 +1,7 @@
 """The network learns as its linearisation at the start would: its features stay what they were.
 
 The index `lazy_rich_index` (0: outputs move as the linearised network's on the same way; 1: not at all) is at most 0.1
-in the median of its last three values, after at least one from the second half of the run, while the loss has fallen by
+in the median of its last three values from the second half of the run, while the loss has fallen by
 half: nine tenths of what was learnt is linear in the weights. Networks of usual width and scale reach 0.3 to 1 within a
 hundred steps; the index falls as the inverse of the output's scale.
 
@@ -118,10 +118,11 @@ def _level(loss: Track, step: int) -> float:
 
 
 def _by_index(index: Track, loss: Track) -> float | None:
-    if int(index.steps[-1]) < int(loss.steps[-1]) / 2:
+    late = index.values[index.steps >= int(loss.steps[-1]) / 2]
+    if not late.size:
         return None
-    late = float(np.median(index.values[-_RECENT:]))
-    return late if late <= _LAZY else None
+    level = float(np.median(late[-_RECENT:]))
+    return level if level <= _LAZY else None
 
 
 def _longest_way(run: Run, matrices: Sequence[str], last: int) -> float | None:
