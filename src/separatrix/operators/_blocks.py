@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from separatrix.operators._contractions import Grams, inner_products
 from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, key_of, pull, terms_of
 from separatrix.operators._terms import (
-    Grams,
     Outer,
     Plain,
     Terms,
     compact,
-    inner_products,
     joined,
     numbers_held,
     spread,

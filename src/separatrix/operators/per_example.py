@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.operators._blocks import MEMORY, block_kernels, layered, plan
+from separatrix.operators._contractions import group_sums, squared_norms
 from separatrix.operators._examples import StructureError, announce, examples_of, run, selected, undisturbed
 from separatrix.operators._structure import PROBED, Trace, pull, watch
-from separatrix.operators._terms import group_sums, squared_norms
 from separatrix.operators.errors import OperatorUsageError
 
 if TYPE_CHECKING:
