@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from separatrix.operators._contractions import Grams, inner_products
-from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, key_of, pull, terms_of
+from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, pull, terms_of
 from separatrix.operators._terms import (
     Outer,
     Plain,
@@ -21,6 +21,7 @@ from separatrix.operators._terms import (
     stacked,
     written_out,
 )
+from separatrix.operators._watching import key_of
 
 Build = Callable[[slice], Trace]
 """From some of the examples to their trace."""

@@ -17,6 +17,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from separatrix.operators._layer_rules import EXPANSIONS, RULES, Local
 from separatrix.operators._terms import Terms
 
+Key = tuple[Node, int]
+"""What tells an edge of the graph apart."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Use:
@@ -36,10 +39,13 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call that led to `node` and got parameter `index` itself `count` times; `reason` says why no rule covers it."""
+    """A call that led to `node` and got parameter `index`, or views of it, from `edges`.
+
+    `reason` says why no rule covers it.
+    """
 
     index: int
-    count: int
+    edges: tuple[Key, ...]
     node: Node
     reason: str
 
@@ -48,6 +54,7 @@ class Watch(TorchFunctionMode):
     """Notes what calls do with parameters while a forward runs.
 
     `tables` are outputs computed from a parameter by a use that can be chained; they count as further parameters.
+    `origins` are the edges at which parameters and their views enter the graph.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -55,6 +62,7 @@ class Watch(TorchFunctionMode):
         self.parameters = list(parameters)
         self.tables: dict[int, Use] = {}
         self.numbers = {id(parameter): i for i, parameter in enumerate(parameters)}
+        self.origins = {key_of(get_gradient_edge(parameter)): i for i, parameter in enumerate(parameters)}
         self.uses: list[Use] = []
         self.calls: list[Call] = []
 
@@ -94,8 +102,10 @@ class Watch(TorchFunctionMode):
                 reason = f"used in {getattr(func, '__name__', func)}"
         node = get_gradient_edge(results[0]).node
         for index in {index for tensor in used if (index := self.number(tensor)) is not None}:
-            count = sum(tensor is self.parameters[index] for tensor in used)
-            self.calls.append(Call(index, count, node, reason))
+            edges = tuple(key_of(get_gradient_edge(tensor)) for tensor in used if self.number(tensor) == index)
+            self.calls.append(Call(index, edges, node, reason))
+        views = {key_of(get_gradient_edge(result)): self.number(result) for result in results}
+        self.origins.update({key: index for key, index in views.items() if index is not None})
         return output
 
     def _counted(self, indices: Iterable[int | None]) -> Counter[int]:
@@ -134,6 +144,11 @@ class Watch(TorchFunctionMode):
                 start = int(tensor.storage_offset()) - int(self.parameters[index].storage_offset())
                 uses.append(Use(index, start, transposed, local, edge, versions))
         return uses
+
+
+def key_of(edge: GradientEdge) -> Key:
+    """What tells an edge apart."""
+    return edge.node, edge.output_nr
 
 
 def _opened(function: types.FunctionType) -> Callable[..., Any]:
