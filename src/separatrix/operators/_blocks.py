@@ -51,9 +51,13 @@ def plan(trace: Trace, n: int, m: int, memory: int) -> Plan:
     fits = sides * larger * (once + each) <= 3 * entries
     examples = larger if fits else max(1, min(larger, 3 * entries // (2 * (once + each))))
     cotangents = (3 * entries // ((sides if fits else 2) * examples) - once) // each
+    return Plan(examples, forward_size(trace, larger, entries), min(count, max(1, cotangents)), entries)
+
+
+def forward_size(trace: Trace, n: int, entries: int) -> int:
+    """Examples of one forward, at most n: about `entries` numbers, which caches hold."""
     # an activation, its gradient and what the nonlinearity saved
-    forward = entries // (3 * max(1, trace.numbers_held))
-    return Plan(examples, min(larger, max(8, forward)), min(count, max(1, cotangents)), entries)
+    return min(n, max(8, entries // (3 * max(1, trace.numbers_held))))
 
 
 def block_kernels(x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bool, count: int) -> dict[int, Tensor]:

@@ -56,7 +56,10 @@ def squared_norms(terms: Terms, entries: int) -> Tensor:
             left, right = (side.transpose(2, 3) for side in (block.left, block.right))
             results.append(((left @ left.mT) * (right @ right.mT)).sum((0, 2, 3, 4)))
         else:
-            results.append(weights_of(block.left, block.right).square().sum((0, 2, 3, 4)))
+            fewer, more = (
+                (block.right, block.left) if block.columns < block.left.shape[-1] else (block.left, block.right)
+            )
+            results.append(weights_of(fewer, more).square().sum((0, 2, 3, 4)))
     return torch.cat(results)
 
 

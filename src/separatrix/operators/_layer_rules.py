@@ -94,6 +94,7 @@ def patches(
 ) -> Tensor:
     """What a convolution multiplies its kernel with: (n, channels, *space) -> (n, positions, groups, columns)."""
     dims = len(kernel)
+    input = input.contiguous()
     view = (
         F.pad(input, [width for before in reversed(padding) for width in (before, before)]) if any(padding) else input
     )
