@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+
+from separatrix.operators._watching import tensors_in
 
 _KEEPING: frozenset[Callable[..., Any]] = frozenset(
     {
@@ -56,8 +57,8 @@ class ChannelsLast(TorchFunctionMode):
             return func(*args, **kwargs)
         keeping = func in _KEEPING and args and isinstance(args[0], Tensor)
         if not keeping and not (func in _ADDING and all(map(self._is_changed, args[:2]))):
-            for leaf in tree_leaves((args, kwargs)):
-                if isinstance(leaf, Tensor) and self._is_changed(leaf):
+            for leaf in tensors_in((args, kwargs)):
+                if self._is_changed(leaf):
                     # the tensor itself, as others may hold it; what autograd has saved keeps its own memory
                     leaf.data = leaf.detach().contiguous()
                     del self.changed[id(leaf)]

@@ -6,7 +6,7 @@ Letters are those of `_terms`: c cotangents, n and m examples, t and s positions
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -47,6 +47,8 @@ def squared_norms(terms: Terms, entries: int) -> Tensor:
     """Squared norm of every example's gradient, summed over cotangents: (n,)."""
     if isinstance(terms, Plain):
         return terms.values.square().sum((0, 2))
+    if isinstance(terms, Outer) and terms.strips is not None and not _few_positions(terms):
+        return _strip_norms(terms, terms.strips, min(entries, _CACHED))
     results = []
     for block in _norm_blocks(terms, min(entries, _CACHED)):
         if isinstance(block, Lookup):
@@ -56,10 +58,19 @@ def squared_norms(terms: Terms, entries: int) -> Tensor:
             left, right = (side.transpose(2, 3) for side in (block.left, block.right))
             results.append(((left @ left.mT) * (right @ right.mT)).sum((0, 2, 3, 4)))
         else:
-            fewer, more = (
-                (block.right, block.left) if block.columns < block.left.shape[-1] else (block.left, block.right)
-            )
-            results.append(weights_of(fewer, more).square().sum((0, 2, 3, 4)))
+            narrow = block.columns < block.left.shape[-1]  # products are faster with the narrower side's rows first
+            sides = (block.right, block.left) if narrow else (block.left, block.right)
+            results.append(weights_of(*sides).square().sum((0, 2, 3, 4)))
+    return torch.cat(results)
+
+
+def _strip_norms(terms: Outer, strips: Callable[[Tensor], Iterator[Tensor]], entries: int) -> Tensor:
+    results = []
+    each = terms.positions * terms.columns
+    for part in slices_of(terms.examples, entries // each):
+        left = terms.left[:, part]
+        squares = [weights_of(left, strip).square().sum((0, 2, 3, 4)) for strip in strips(terms.right[:, part])]
+        results.append(torch.stack(squares).sum(0))
     return torch.cat(results)
 
 

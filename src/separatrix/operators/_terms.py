@@ -36,7 +36,8 @@ class Outer:
     `left` (c, n, t, g, p) and `right` (c, n, t, g, q) stand for the gradient sum_t left[t] right[t]^T of shape
     (g p, q); `varies` tells which of the two depend on the cotangent. Where `expand` is given, `right` (1, n, ...) is
     what it turns into that shape, a block of examples at a time:
-    the patches of a convolution need not be held for all examples. `columns` is q.
+    the patches of a convolution need not be held for all examples. `columns` is q. Where `strips` is given, it turns
+    `right` into parts of the columns in any order, at less cost: enough for norms.
     """
 
     left: Tensor
@@ -44,12 +45,13 @@ class Outer:
     columns: int
     expand: Callable[[Tensor], Tensor] | None = None
     varies: tuple[bool, bool] = (True, False)
+    strips: Callable[[Tensor], Iterator[Tensor]] | None = None
 
     def block(self, examples: slice) -> Outer:
         """The terms of some examples, their right factors expanded."""
         right = self.right[:, examples]
         right = right if self.expand is None else self.expand(right)
-        return dataclasses.replace(self, left=self.left[:, examples], right=right, expand=None)
+        return dataclasses.replace(self, left=self.left[:, examples], right=right, expand=None, strips=None)
 
     @property
     def examples(self) -> int:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from separatrix.operators._layer_rules import EXPANSIONS, RULES, Local
 from separatrix.operators._terms import Terms
+
+_BARE = (int, float, str, torch.dtype, torch.device, types.NoneType)
 
 Key = tuple[Node, int]
 """What tells an edge of the graph apart."""
@@ -74,7 +76,7 @@ class Watch(TorchFunctionMode):
         self, func: Any, types_: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*tensors_in(args), *tensors_in(kwargs)]
         used = [tensor for tensor in tensors if self.number(tensor) is not None and tensor.requires_grad]
         if not used or not torch.is_grad_enabled():
             return func(*args, **kwargs)
@@ -82,7 +84,7 @@ class Watch(TorchFunctionMode):
             with self:
                 return _opened(func)(*args, **kwargs)
         output = func(*args, **kwargs)
-        results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        results = [leaf for leaf in tensors_in(output) if leaf.requires_grad]
         if not results or any(result is tensor for result in results for tensor in used):
             return output
         is_view, reason = all(self.number(result) is not None for result in results), ""
@@ -119,13 +121,15 @@ class Watch(TorchFunctionMode):
             return []
         origins: dict[int, Tensor] = {}
 
-        def constant(tensor: Tensor) -> Tensor:
+        def constant(tensor: Any) -> Any:
+            if not isinstance(tensor, Tensor):
+                return tensor
             copy = tensor.detach()
             copy = copy.float() if copy.is_floating_point() and copy.itemsize < 4 else copy
             origins[id(copy)] = tensor
             return copy
 
-        plain_args, plain_kwargs = tree_map_only(Tensor, constant, (args, dict(kwargs)))
+        plain_args, plain_kwargs = map(constant, args), {name: constant(value) for name, value in kwargs.items()}
         try:
             with torch.no_grad():
                 locals_ = rule(output.detach(), *plain_args, **plain_kwargs)
@@ -149,6 +153,20 @@ class Watch(TorchFunctionMode):
 def key_of(edge: GradientEdge) -> Key:
     """What tells an edge apart."""
     return edge.node, edge.output_nr
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """The tensors among arguments or results, in nested containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif not isinstance(value, _BARE):
+        yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
 
 
 def _opened(function: types.FunctionType) -> Callable[..., Any]:
