@@ -41,9 +41,10 @@ def per_example_gradient_norms(
     `loss(outputs, targets)` returns one loss an example, (n,); or it has a `reduction`, as the functions and modules of
     torch do, and is taken with reduction="none" and averaged (reduction "sum": summed) over the entries of each
     example.
-    Not divided by the batch size. Layers, fallback and what stays unchanged: as in `tangent_kernel`. One forward and
-    one
-    backward pass without weight gradients; that examples do not mix is checked on the first four.
+    Not divided by the batch size. Layers, fallback and what stays unchanged: as in `tangent_kernel`. Every example goes
+    once forward and once backward without weight gradients, as many together as half of `memory` (bytes) holds; that
+    examples do not mix is checked on the first four. On the CPU, images have channels last in memory between
+    convolutions and pooling, if the model gives the same outputs so and has no forward hooks.
 
     Raises:
         OperatorUsageError: a loss without one value an example, or inputs and targets of different lengths.
@@ -220,7 +221,7 @@ def _watched(
         return trace(slice(0, min(n, PROBED)), fast)
 
     with undisturbed([model]):
-        fast = any(parameter.ndim == 4 for parameter in chosen)
+        fast = any(parameter.ndim == 4 for parameter in chosen) and not _hooked(model)
         try:
             probe = probed(fast)
         except Exception:  # a model may mind the layout in any way; what is wrong with it in every layout is raised
@@ -228,9 +229,15 @@ def _watched(
                 raise
             fast, probe = False, probed(False)
         reasons.clear()
-        forward = forward_size(probe, n, _entries(probe.outputs, memory) // 4)
+        forward = forward_size(probe, n, _entries(probe.outputs, memory) // 2)
+        forward = -(-n // -(-n // forward))  # as many forwards, of equal size
         yield _Problem(lambda part: trace(part, fast, probe.layouts), n, forward, chosen, layers)
     announce(reasons, layers, stacklevel=5)
+
+
+def _hooked(model: nn.Module) -> bool:
+    """Whether anyone outside the model gets its activations."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @contextlib.contextmanager
