@@ -66,7 +66,7 @@ def squared_norms(terms: Terms, entries: int) -> Tensor:
 
 def _strip_norms(terms: Outer, strips: Callable[[Tensor], Iterator[Tensor]], entries: int) -> Tensor:
     results = []
-    each = terms.positions * terms.columns
+    each = max(1, terms.positions * terms.columns // 2)  # at least two strips
     for part in slices_of(terms.examples, entries // each):
         left = terms.left[:, part]
         squares = [weights_of(left, strip).square().sum((0, 2, 3, 4)) for strip in strips(terms.right[:, part])]

@@ -159,7 +159,12 @@ def _convolution(
         left, right = arrange(gradient, 2), arrange(input[None], 1)
         left = left.reshape(*left.shape[:-1], groups, -1)
         simple = dims == 2 and groups == 1 and strides == (1, 1) and right.shape[2] == 1
-        last = simple and len(weight[0]) >= 8 and right[0, :, 0].is_contiguous(memory_format=torch.channels_last)
+        last = (
+            simple
+            and kernel[0] > 1
+            and len(weight[0]) >= 8
+            and right[0, :, 0].is_contiguous(memory_format=torch.channels_last)
+        )
         return Outer(left, right, columns, expand, strips=in_strips if last else None)
 
     uses = [Local(weight, 1, lead, terms)]

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from separatrix.operators._layer_rules import EXPANSIONS, RULES, Local
 from separatrix.operators._terms import Terms
 
-_BARE = (int, float, str, torch.dtype, torch.device, types.NoneType)
+_BARE = frozenset({int, float, bool, str, torch.dtype, torch.device, torch.Size, types.NoneType})
 
 Key = tuple[Node, int]
 """What tells an edge of the graph apart."""
@@ -159,13 +159,13 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors among arguments or results, in nested containers."""
     if isinstance(value, Tensor):
         yield value
-    elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
-    elif not isinstance(value, _BARE):
+    elif isinstance(value, (tuple, list, Mapping)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            if isinstance(item, Tensor):
+                yield item
+            elif type(item) not in _BARE:
+                yield from tensors_in(item)
+    elif type(value) not in _BARE:
         yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
 
 
