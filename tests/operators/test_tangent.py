@@ -255,18 +255,33 @@ class Hidden(torch.autograd.Function):
 
 
 class OutOfSight(nn.Module):
-    """Uses its weight once where a rule sees it and once in a custom function."""
+    """Uses its weight, or a view of it, in a custom function, and the same where a rule sees it."""
 
-    def __init__(self):
+    def __init__(self, view, seen):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(3, 3))
+        self.view, self.seen = view, seen
 
     def forward(self, x):
-        return x @ self.weight + Hidden.apply(x, self.weight).sin()
+        weight = self.view(self.weight)
+        hidden = Hidden.apply(x, weight).sin()
+        return hidden + x @ weight if self.seen else hidden
 
 
-def test_a_use_out_of_sight_is_found_in_the_graph():
-    model = OutOfSight().double()
+VIEWS = {
+    "itself": lambda weight: weight,
+    "transposed": lambda weight: weight.t(),
+    "a view of a view": lambda weight: weight.view(9).view(3, 3).mT,
+    "sliced": lambda weight: weight[:],
+    "one of several outputs": lambda weight: weight.unsqueeze(0).unbind()[0],
+}
+
+
+@pytest.mark.parametrize("seen", [True, False])
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_use_out_of_sight_is_found_in_the_graph(view, seen):
+    torch.manual_seed(0)
+    model = OutOfSight(VIEWS[view], seen).double()
     x = torch.randn(4, 3, dtype=torch.float64)
     own = jacobian(model, x)
     with pytest.warns(JacobianFallbackWarning, match="out of sight"):

@@ -8,20 +8,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, key_of, pull, terms_of
+from separatrix.operators._contractions import Grams, inner_products
+from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, pull, terms_of
 from separatrix.operators._terms import (
-    Grams,
     Outer,
     Plain,
     Terms,
     compact,
-    inner_products,
     joined,
     numbers_held,
     spread,
     stacked,
     written_out,
 )
+from separatrix.operators._watching import key_of
 
 Build = Callable[[slice], Trace]
 """From some of the examples to their trace."""
@@ -51,9 +51,13 @@ def plan(trace: Trace, n: int, m: int, memory: int) -> Plan:
     fits = sides * larger * (once + each) <= 3 * entries
     examples = larger if fits else max(1, min(larger, 3 * entries // (2 * (once + each))))
     cotangents = (3 * entries // ((sides if fits else 2) * examples) - once) // each
+    return Plan(examples, forward_size(trace, larger, entries), min(count, max(1, cotangents)), entries)
+
+
+def forward_size(trace: Trace, n: int, entries: int) -> int:
+    """Examples of one forward, at most n: about `entries` numbers, which caches hold."""
     # an activation, its gradient and what the nonlinearity saved
-    forward = entries // (3 * max(1, trace.numbers_held))
-    return Plan(examples, min(larger, max(8, forward)), min(count, max(1, cotangents)), entries)
+    return min(n, max(8, entries // (3 * max(1, trace.numbers_held))))
 
 
 def block_kernels(x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bool, count: int) -> dict[int, Tensor]:

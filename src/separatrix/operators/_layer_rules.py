@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -94,6 +94,7 @@ def patches(
 ) -> Tensor:
     """What a convolution multiplies its kernel with: (n, channels, *space) -> (n, positions, groups, columns)."""
     dims = len(kernel)
+    input = input.contiguous()
     view = (
         F.pad(input, [width for before in reversed(padding) for width in (before, before)]) if any(padding) else input
     )
@@ -104,6 +105,21 @@ def patches(
     n, channels = input.shape[:2]
     columns = channels // groups * math.prod(kernel)
     return view.reshape(n, groups, columns, math.prod(view.shape[2 + dims :])).permute(0, 3, 1, 2)
+
+
+def strips(input: Tensor, kernel: Sequence[int], padding: Sequence[int], dilation: Sequence[int]) -> Iterator[Tensor]:
+    """The patches of images with channels last, one row of the kernel a time, stride 1: (n, positions, 1, columns).
+
+    Rows of the kernel share the patches of a row of the image, so that a third of the numbers is copied for three.
+    """
+    n, channels = input.shape[:2]
+    (up, side), (reach, spread) = padding, dilation
+    image = F.pad(input.permute(0, 2, 3, 1), (0, 0, side, side, up, up))
+    view = image.unfold(2, (kernel[1] - 1) * spread + 1, 1)[..., ::spread].mT
+    rows, width = view.shape[1] - (kernel[0] - 1) * reach, view.shape[2]
+    copied = view.reshape(n, view.shape[1] * width, 1, kernel[1] * channels)
+    for start in range(0, kernel[0] * reach, reach):
+        yield copied[:, start * width : (start + rows) * width]
 
 
 def _convolution(
@@ -133,13 +149,23 @@ def _convolution(
         unfolded = patches(block[0].flatten(0, 1), kernel, strides, paddings, dilations, groups)
         return unfolded.reshape(1, n, -1, groups, columns)
 
+    def in_strips(block: Tensor) -> Iterator[Tensor]:
+        return (strip[None] for strip in strips(block[0].flatten(0, 1), kernel, paddings, dilations))
+
     def lead(gradient: Tensor) -> Tensor:
         return gradient.flatten(3).transpose(2, 3)
 
     def terms(gradient: Tensor, arrange: Arrange) -> Terms:
-        left = arrange(gradient, 2)
+        left, right = arrange(gradient, 2), arrange(input[None], 1)
         left = left.reshape(*left.shape[:-1], groups, -1)
-        return Outer(left, arrange(input[None], 1), columns, expand)
+        simple = dims == 2 and groups == 1 and strides == (1, 1) and right.shape[2] == 1
+        last = (
+            simple
+            and kernel[0] > 1
+            and len(weight[0]) >= 8
+            and right[0, :, 0].is_contiguous(memory_format=torch.channels_last)
+        )
+        return Outer(left, right, columns, expand, strips=in_strips if last else None)
 
     uses = [Local(weight, 1, lead, terms)]
     return uses if bias is None else [*uses, _plain(bias, 1, lead)]

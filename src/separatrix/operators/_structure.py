@@ -21,7 +21,7 @@ from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from separatrix.operators._examples import CoupledExamplesError, StructureError
 from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged, written_out
-from separatrix.operators._watching import Use, Watch
+from separatrix.operators._watching import Key, Use, Watch, key_of
 from separatrix.operators.errors import NonFiniteError
 
 PROBED = 4
@@ -103,11 +103,12 @@ def watch(
     outputs = _checked(outputs)
     if replay is not None and layouts is None and len(outputs) > 1:
         _compare(replay(0), outputs, 0)
-    reachable, counts = _graph(outputs, observer.numbers)
+    reachable, counts = _graph(outputs, observer.origins)
     calls = [call for call in observer.calls if call.node in reachable and call.index < len(parameters)]
     reasons = {call.index: call.reason for call in calls if call.reason}
-    for index, count in counts.items():
-        if count != sum(call.count for call in calls if call.index == index):
+    watched = Counter(key for call in calls for key in call.edges)
+    for key, index in observer.origins.items():
+        if index < len(parameters) and counts[key] != watched[key]:
             reasons.setdefault(index, "used out of sight: compiled, scripted, or in a custom autograd function")
     uses = [use for use in observer.uses if use.edge.node in reachable]
     for use in uses:
@@ -145,7 +146,7 @@ def watch(
     return Trace(outputs, tuple(edges.values()), structured, dense, sources, found if certain else None), reasons
 
 
-Gradients = dict[tuple[Node, int], Tensor]
+Gradients = dict[Key, Tensor]
 """Gradients (c, *output shape) by the edge of the output, for c cotangents."""
 
 
@@ -219,11 +220,6 @@ def _single(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.itemsize < 4 else tensor
 
 
-def key_of(edge: GradientEdge) -> tuple[Node, int]:
-    """What tells an edge apart."""
-    return edge.node, edge.output_nr
-
-
 def _overlap(block: Block, other: Block) -> bool:
     return block != other and block.index == other.index and block.start < other.stop and other.start < block.stop
 
@@ -263,10 +259,10 @@ def _compare(alone: Tensor, outputs: Tensor, example: int) -> Tensor:
     return alone
 
 
-def _graph(outputs: Tensor, numbers: Mapping[int, int]) -> tuple[set[Node], Counter[int]]:
-    """Nodes that the outputs were computed by, and how often each parameter enters there."""
+def _graph(outputs: Tensor, origins: Iterable[Key]) -> tuple[set[Node], Counter[Key]]:
+    """Nodes that the outputs were computed by, and how often parameters and views enter there."""
     seen: set[Node] = set()
-    counts: Counter[int] = Counter()
+    counts = dict.fromkeys(origins, 0)
     waiting = [get_gradient_edge(outputs).node]
     while waiting:
         node = waiting.pop()
@@ -275,14 +271,12 @@ def _graph(outputs: Tensor, numbers: Mapping[int, int]) -> tuple[set[Node], Coun
         seen.add(node)
         if node.name().startswith("CheckpointFunction"):
             raise StructureError("Reentrant checkpointing hides parameters: pass use_reentrant=False to checkpoint().")
-        following = [entry for entry, _ in node.next_functions if entry is not None]
-        counts.update(numbers[id(leaf)] for leaf in _leaves(following) if id(leaf) in numbers)
-        waiting += following
-    return seen, counts
-
-
-def _leaves(nodes: Iterable[Node]) -> Iterator[Tensor]:
-    return (node.variable for node in nodes if hasattr(node, "variable"))
+        for entry, number in node.next_functions:
+            if entry is not None:
+                waiting.append(entry)
+                if (entry, number) in counts:
+                    counts[entry, number] += 1
+    return seen, Counter(counts)
 
 
 def _fitted(layouts: Sequence[Layout | None] | None, uses: Sequence[Use], n: int) -> tuple[Layout | None, ...] | None:

@@ -1,4 +1,4 @@
-"""Per-example gradients of one parameter kept in factored form, and their inner products without the Jacobian.
+"""Per-example gradients of one parameter kept in factored form: made, joined, written out.
 
 Everywhere c counts cotangents (output entries), n and m examples, t and s positions within an example. The leading axis
 of what does not depend on the cotangent is 1.
@@ -36,7 +36,8 @@ class Outer:
     `left` (c, n, t, g, p) and `right` (c, n, t, g, q) stand for the gradient sum_t left[t] right[t]^T of shape
     (g p, q); `varies` tells which of the two depend on the cotangent. Where `expand` is given, `right` (1, n, ...) is
     what it turns into that shape, a block of examples at a time:
-    the patches of a convolution need not be held for all examples. `columns` is q.
+    the patches of a convolution need not be held for all examples. `columns` is q. Where `strips` is given, it turns
+    `right` into parts of the columns in any order, at less cost: enough for norms.
     """
 
     left: Tensor
@@ -44,12 +45,13 @@ class Outer:
     columns: int
     expand: Callable[[Tensor], Tensor] | None = None
     varies: tuple[bool, bool] = (True, False)
+    strips: Callable[[Tensor], Iterator[Tensor]] | None = None
 
     def block(self, examples: slice) -> Outer:
         """The terms of some examples, their right factors expanded."""
         right = self.right[:, examples]
         right = right if self.expand is None else self.expand(right)
-        return dataclasses.replace(self, left=self.left[:, examples], right=right, expand=None)
+        return dataclasses.replace(self, left=self.left[:, examples], right=right, expand=None, strips=None)
 
     @property
     def examples(self) -> int:
@@ -110,15 +112,6 @@ class Lookup:
 
 Terms = Plain | Outer | Lookup
 
-_CACHED = 2**20
-"""Numbers a block of examples may take where blocks are independent: what fits in a cache is faster."""
-
-_ROWS = 64
-"""Rows below which a symmetric product is not halved."""
-
-Grams = dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]]
-"""Products of factors that have been made: a layer's weight and bias share that of their output gradients."""
-
 
 def written_out(terms: Terms) -> Tensor:
     """The gradients themselves, (c, n, p): as large as the Jacobian of this parameter."""
@@ -127,7 +120,7 @@ def written_out(terms: Terms) -> Tensor:
             return terms.values
         case Outer():
             whole = terms.block(slice(None))
-            return _weights(whole.left, whole.right).flatten(2)
+            return weights_of(whole.left, whole.right).flatten(2)
         case Lookup():
             c, n, t, q = terms.right.shape
             table = terms.right.new_zeros(c, n, terms.rows, q)
@@ -158,7 +151,7 @@ def compact(terms: Terms, others: int, cotangents: int, entries: int) -> Terms:
         return terms
     t, g, p = terms.left.shape[2:]
     each = max(terms.cotangents) * g * terms.columns * (t + p)
-    return joined([Plain(written_out(terms.block(part))) for part in _slices(terms.examples, entries // each)])
+    return joined([Plain(written_out(terms.block(part))) for part in slices_of(terms.examples, entries // each)])
 
 
 def joined(parts: Sequence[Terms]) -> Terms:
@@ -222,200 +215,12 @@ def spread(terms: Terms) -> Terms:
             )
 
 
-def inner_products(x: Terms, y: Terms, entries: int, grams: Grams | None = None) -> Tensor:
-    """Sum over cotangents of <gradient of x_i, gradient of y_j>: (n, m), with at most about `entries` numbers held.
-
-    Positions are either compared pair by pair, n m t s (p + q) multiplications, or contracted first to gradients,
-    block by block, (n t + m s + n m) p q; the cheaper is taken. `grams` is shared by calls whose terms are alive
-    together.
-    """
-    grams = {} if grams is None else grams
-    if isinstance(x, Plain) and isinstance(y, Plain):
-        first = x.values.transpose(0, 1).flatten(1)
-        second = first if x is y else y.values.transpose(0, 1).flatten(1)
-        views = first.data_ptr() == x.values.data_ptr() and second.data_ptr() == y.values.data_ptr()
-        return _shared_gram(first, second, grams) if views else _gram(first, second)
-    if isinstance(x, Lookup) and isinstance(y, Lookup):
-        return _lookup_products(x, y, entries)
-    if isinstance(x, Outer) and isinstance(y, Outer):
-        return _outer_products(x, y, entries, grams)
-    return inner_products(Plain(written_out(x)), Plain(written_out(y)), entries)
-
-
-def squared_norms(terms: Terms, entries: int) -> Tensor:
-    """Squared norm of every example's gradient, summed over cotangents: (n,)."""
-    if isinstance(terms, Plain):
-        return terms.values.square().sum((0, 2))
-    results = []
-    for block in _norm_blocks(terms, min(entries, _CACHED)):
-        if isinstance(block, Lookup):
-            same = block.index.unsqueeze(-1) == block.index.unsqueeze(-2)
-            results.append((same * (block.right @ block.right.mT)).sum((0, 2, 3)))
-        elif _few_positions(block):
-            left, right = (side.transpose(2, 3) for side in (block.left, block.right))
-            results.append(((left @ left.mT) * (right @ right.mT)).sum((0, 2, 3, 4)))
-        else:
-            results.append(_weights(block.left, block.right).square().sum((0, 2, 3, 4)))
-    return torch.cat(results)
-
-
-def group_sums(terms: Terms, membership: Tensor) -> Tensor:
-    """Sums of the gradients over groups of examples, (k, p): `membership` (k, n) weighs them; c must be 1."""
-    if not isinstance(terms, Outer):
-        return membership @ written_out(terms)[0]
-    whole = terms.block(slice(None))
-    left, right = whole.left[0].permute(2, 3, 0, 1), whole.right[0].permute(2, 0, 1, 3).flatten(1, 2)
-    return torch.stack([((left * weights[:, None]).flatten(2) @ right).flatten() for weights in membership])
-
-
-def _shared_gram(x: Tensor, y: Tensor, grams: Grams) -> Tensor:
-    """The product of two matrices that nobody changes, made once; both are kept, so that addresses stay theirs."""
-    key = (x.data_ptr(), y.data_ptr(), x.shape, y.shape, x.stride(), y.stride())
-    if key not in grams:
-        grams[key] = (x, y, _gram(x, y))
-    return grams[key][2]
-
-
-def _gram(x: Tensor, y: Tensor) -> Tensor:
-    if x is not y or len(x) <= _ROWS:
-        return x @ y.mT
-    result = x.new_empty(len(x), len(x))
-    _fill_symmetric(x, result)
-    return result
-
-
-def _fill_symmetric(x: Tensor, result: Tensor) -> None:
-    """Product of x with itself, halves by halves: the block below the diagonal is the mirrored one above."""
-    if len(x) <= _ROWS:
-        result.copy_(x @ x.mT)
-        return
-    half = len(x) // 2
-    upper = x[:half] @ x[half:].mT
-    result[:half, half:], result[half:, :half] = upper, upper.mT
-    _fill_symmetric(x[:half], result[:half, :half])
-    _fill_symmetric(x[half:], result[half:, half:])
-
-
-def _few_positions(terms: Outer) -> bool:
-    t, _, p = terms.left.shape[2:]
-    return t * (p + terms.columns) <= p * terms.columns
-
-
-def _weights(left: Tensor, right: Tensor) -> Tensor:
+def weights_of(left: Tensor, right: Tensor) -> Tensor:
     """Gradients (c, n, g, p, q) of factors (c, n, t, g, p) and (c, n, t, g, q)."""
     return left.permute(0, 1, 3, 4, 2) @ right.transpose(2, 3)
 
 
-def _slices(total: int, size: int) -> Iterator[slice]:
+def slices_of(total: int, size: int) -> Iterator[slice]:
+    """Consecutive parts of `total`, of `size` or one each."""
     size = max(1, size)
     return (slice(start, min(start + size, total)) for start in range(0, total, size))
-
-
-def _norm_blocks(terms: Outer | Lookup, entries: int) -> Iterator[Outer | Lookup]:
-    if isinstance(terms, Lookup):
-        each = terms.right.shape[0] * terms.right.shape[2] ** 2
-    else:
-        c, _, t, g, p = terms.left.shape
-        each = c * g * (t * terms.columns + (2 * t * t if _few_positions(terms) else p * terms.columns))
-    return (terms.block(part) for part in _slices(terms.examples, entries // each))
-
-
-def _lookup_products(x: Lookup, y: Lookup, entries: int) -> Tensor:
-    (c, n, t, q), (m, s) = x.right.shape, y.right.shape[1:3]
-    used, inverse = torch.unique(torch.cat([x.index.flatten(), y.index.flatten()]), return_inverse=True)
-    split = x.index.numel()
-    x = Lookup(inverse[:split].view_as(x.index), x.right, used.numel())
-    y = Lookup(inverse[split:].view_as(y.index), y.right, used.numel())
-    if t * s > used.numel():
-        result = x.right.new_zeros(n, m)
-        for a in range(c):
-            right = [side.right[a : a + 1] for side in (x, y)]
-            for columns in _slices(q, entries // (used.numel() * (n + m))):
-                tables = [
-                    written_out(Lookup(side.index, part[..., columns], side.rows))[0]
-                    for side, part in zip((x, y), right, strict=True)
-                ]
-                result += _gram(*tables)
-        return result
-    rows = []
-    flat = y.right.permute(1, 2, 0, 3).reshape(m * s, c * q)
-    for part in _slices(n, entries // (2 * t * m * s)):
-        block = x.block(part)
-        products = _gram(block.right.permute(1, 2, 0, 3).reshape(-1, c * q), flat)
-        products *= block.index.reshape(-1, 1) == y.index.reshape(1, -1)
-        rows.append(products.view(-1, t, m, s).sum((1, 3)))
-    return torch.cat(rows)
-
-
-def _outer_products(x: Outer, y: Outer, entries: int, grams: Grams) -> Tensor:
-    c, same = max(x.cotangents), x is y
-    x = _reached(x.expanded(entries))
-    y = x if same else _reached(y.expanded(entries))
-    by_positions, by_weights = x.multiplications(y.examples, y.positions, c)
-    if by_positions <= by_weights:
-        c = c if all(x.varies) else 1
-        pairs = [(_cotangent(x, a, c), _cotangent(y, a, c)) for a in range(c)]
-        parts = [_position_products(first, first if same else second, entries, grams) for first, second in pairs]
-    else:
-        parts = [_weight_products(_cotangent(x, a, c), _cotangent(y, a, c), same, entries) for a in range(c)]
-    return torch.stack(parts).sum(0)
-
-
-def _reached(terms: Outer) -> Outer:
-    """The terms of the positions that a gradient reaches, where most have none: a model may be read at one position."""
-    if terms.positions == 1 or terms.left.shape[3] > 1 or terms.columns <= terms.positions or terms.expand is not None:
-        return terms
-    side = terms.left if terms.varies[0] else terms.right
-    kept = side.ne(0).any(dim=4).any(dim=3).any(dim=0).any(dim=0)
-    if 2 * int(kept.sum()) > terms.positions:
-        return terms
-    kept[0] |= not bool(kept.any())
-    return dataclasses.replace(terms, left=terms.left[:, :, kept], right=terms.right[:, :, kept])
-
-
-def _cotangent(terms: Outer, index: int, of: int) -> Outer:
-    """The terms of one cotangent, all of them where `of` is 1."""
-    if of == 1:
-        return terms
-    sides = zip((terms.left, terms.right), terms.varies, strict=True)
-    left, right = (side[index : index + 1] if varies else side for side, varies in sides)
-    return dataclasses.replace(terms, left=left, right=right)
-
-
-def _position_products(x: Outer, y: Outer, entries: int, grams: Grams) -> Tensor:
-    (n, t, g), (m, s) = x.left.shape[1:4], y.left.shape[1:3]
-
-    def rows(side: Tensor) -> Tensor:
-        return side.permute(3, 1, 2, 0, 4).reshape(g, side.shape[1] * side.shape[2], -1)
-
-    size = max(1, entries // (2 * g * t * m * s))
-    if g == 1 and x.expand is None and y.expand is None and size >= n:
-        left, right = rows(x.left)[0], rows(x.right)[0]
-        others = (left, right) if x is y else (rows(y.left)[0], rows(y.right)[0])
-        share = _shared_gram if t == s == 1 else lambda first, second, _: _gram(first, second)
-        products = share(left, others[0], grams) * _gram(right, others[1])
-        return products if t == s == 1 else products.view(n, t, m, s).sum((1, 3))
-    whole = y.block(slice(None))
-    left, right = rows(whole.left), rows(whole.right)
-    results = []
-    for part in _slices(n, size):
-        block = x.block(part)
-        products = (rows(block.left) @ left.mT).mul_(rows(block.right) @ right.mT)
-        results.append(products.view(g, -1, t, m, s).sum((0, 2, 4)))
-    return torch.cat(results)
-
-
-def _weight_products(x: Outer, y: Outer, same: bool, entries: int) -> Tensor:
-    (n, t, g, p), (m, s) = x.left.shape[1:], y.left.shape[1:3]
-
-    def gradients(side: Outer, rows: slice, positions: int) -> Tensor:
-        each = g * side.columns * (positions + p)
-        blocks = (side.block(part) for part in _slices(side.examples, entries // each))
-        parts = [_weights(block.left[..., rows], block.right).flatten(2)[0] for block in blocks]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    result = x.left.new_zeros(n, m)
-    for rows in _slices(p, entries // (g * x.columns * (n if same else n + m))):
-        first = gradients(x, rows, t)
-        result += _gram(first, first if same else gradients(y, rows, s))
-    return result

@@ -5,17 +5,22 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves
 
 from separatrix.operators._layer_rules import EXPANSIONS, RULES, Local
 from separatrix.operators._terms import Terms
+
+_BARE = frozenset({int, float, bool, str, torch.dtype, torch.device, torch.Size, types.NoneType})
+
+Key = tuple[Node, int]
+"""What tells an edge of the graph apart."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,10 +41,13 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """A call that led to `node` and got parameter `index` itself `count` times; `reason` says why no rule covers it."""
+    """A call that led to `node` and got parameter `index`, or views of it, from `edges`.
+
+    `reason` says why no rule covers it.
+    """
 
     index: int
-    count: int
+    edges: tuple[Key, ...]
     node: Node
     reason: str
 
@@ -48,6 +56,7 @@ class Watch(TorchFunctionMode):
     """Notes what calls do with parameters while a forward runs.
 
     `tables` are outputs computed from a parameter by a use that can be chained; they count as further parameters.
+    `origins` are the edges at which parameters and their views enter the graph.
     """
 
     def __init__(self, parameters: Sequence[Tensor]) -> None:
@@ -55,6 +64,7 @@ class Watch(TorchFunctionMode):
         self.parameters = list(parameters)
         self.tables: dict[int, Use] = {}
         self.numbers = {id(parameter): i for i, parameter in enumerate(parameters)}
+        self.origins = {key_of(get_gradient_edge(parameter)): i for i, parameter in enumerate(parameters)}
         self.uses: list[Use] = []
         self.calls: list[Call] = []
 
@@ -66,7 +76,7 @@ class Watch(TorchFunctionMode):
         self, func: Any, types_: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        tensors = [*tensors_in(args), *tensors_in(kwargs)]
         used = [tensor for tensor in tensors if self.number(tensor) is not None and tensor.requires_grad]
         if not used or not torch.is_grad_enabled():
             return func(*args, **kwargs)
@@ -74,7 +84,7 @@ class Watch(TorchFunctionMode):
             with self:
                 return _opened(func)(*args, **kwargs)
         output = func(*args, **kwargs)
-        results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
+        results = [leaf for leaf in tensors_in(output) if leaf.requires_grad]
         if not results or any(result is tensor for result in results for tensor in used):
             return output
         is_view, reason = all(self.number(result) is not None for result in results), ""
@@ -94,8 +104,10 @@ class Watch(TorchFunctionMode):
                 reason = f"used in {getattr(func, '__name__', func)}"
         node = get_gradient_edge(results[0]).node
         for index in {index for tensor in used if (index := self.number(tensor)) is not None}:
-            count = sum(tensor is self.parameters[index] for tensor in used)
-            self.calls.append(Call(index, count, node, reason))
+            edges = tuple(key_of(get_gradient_edge(tensor)) for tensor in used if self.number(tensor) == index)
+            self.calls.append(Call(index, edges, node, reason))
+        views = {key_of(get_gradient_edge(result)): self.number(result) for result in results}
+        self.origins.update({key: index for key, index in views.items() if index is not None})
         return output
 
     def _counted(self, indices: Iterable[int | None]) -> Counter[int]:
@@ -109,13 +121,15 @@ class Watch(TorchFunctionMode):
             return []
         origins: dict[int, Tensor] = {}
 
-        def constant(tensor: Tensor) -> Tensor:
+        def constant(tensor: Any) -> Any:
+            if not isinstance(tensor, Tensor):
+                return tensor
             copy = tensor.detach()
             copy = copy.float() if copy.is_floating_point() and copy.itemsize < 4 else copy
             origins[id(copy)] = tensor
             return copy
 
-        plain_args, plain_kwargs = tree_map_only(Tensor, constant, (args, dict(kwargs)))
+        plain_args, plain_kwargs = map(constant, args), {name: constant(value) for name, value in kwargs.items()}
         try:
             with torch.no_grad():
                 locals_ = rule(output.detach(), *plain_args, **plain_kwargs)
@@ -134,6 +148,25 @@ class Watch(TorchFunctionMode):
                 start = int(tensor.storage_offset()) - int(self.parameters[index].storage_offset())
                 uses.append(Use(index, start, transposed, local, edge, versions))
         return uses
+
+
+def key_of(edge: GradientEdge) -> Key:
+    """What tells an edge apart."""
+    return edge.node, edge.output_nr
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """The tensors among arguments or results, in nested containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (tuple, list, Mapping)):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            if isinstance(item, Tensor):
+                yield item
+            elif type(item) not in _BARE:
+                yield from tensors_in(item)
+    elif type(value) not in _BARE:
+        yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
 
 
 def _opened(function: types.FunctionType) -> Callable[..., Any]:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from separatrix.operators._blocks import MEMORY, block_kernels, layered, plan
+from separatrix.operators._blocks import MEMORY, Build, block_kernels, forward_size, layered, plan
+from separatrix.operators._channels_last import ChannelsLast
+from separatrix.operators._contractions import group_sums, squared_norms
 from separatrix.operators._examples import StructureError, announce, examples_of, run, selected, undisturbed
-from separatrix.operators._structure import PROBED, Trace, pull, watch
-from separatrix.operators._terms import group_sums, squared_norms
+from separatrix.operators._structure import PROBED, Layout, Trace, pull, watch
+from separatrix.operators._terms import slices_of
 from separatrix.operators.errors import OperatorUsageError
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ def per_example_gradient_norms(
     `loss(outputs, targets)` returns one loss an example, (n,); or it has a `reduction`, as the functions and modules of
     torch do, and is taken with reduction="none" and averaged (reduction "sum": summed) over the entries of each
     example.
-    Not divided by the batch size. Layers, fallback and what stays unchanged: as in `tangent_kernel`. One forward and
-    one
-    backward pass without weight gradients; that examples do not mix is checked on the first four.
+    Not divided by the batch size. Layers, fallback and what stays unchanged: as in `tangent_kernel`. Every example goes
+    once forward and once backward without weight gradients, as many together as half of `memory` (bytes) holds; that
+    examples do not mix is checked on the first four. On the CPU, images have channels last in memory between
+    convolutions and pooling, if the model gives the same outputs so and has no forward hooks.
 
     Raises:
         OperatorUsageError: a loss without one value an example, or inputs and targets of different lengths.
@@ -51,7 +54,7 @@ def per_example_gradient_norms(
 
     Source: Goodfellow 2015, arXiv:1510.01799; Rochette et al. 2019, arXiv:1912.06015.
     """
-    with _watched(model, loss, inputs, targets, parameters) as problem:
+    with _watched(model, loss, inputs, targets, parameters, memory) as problem:
         return _norms(problem, per_layer, memory)
 
 
@@ -171,11 +174,17 @@ def _reduction(loss: Loss) -> str | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Problem:
-    """A watched forward to per-example losses, and the names of the layers of the parameters."""
+    """Forwards to the losses of some of n examples, `forward` a time, and the names of the parameters' layers."""
 
-    trace: Trace
+    build: Build
+    examples: int
+    forward: int
     parameters: Sequence[Tensor]
     layers: Sequence[str]
+
+    def whole(self) -> Trace:
+        """The trace of all examples."""
+        return self.build(slice(0, self.examples))
 
 
 @contextlib.contextmanager
@@ -185,23 +194,50 @@ def _watched(
     inputs: Tensor | Sequence[Tensor],
     targets: Tensor,
     parameters: Sequence[Tensor] | None,
+    memory: int = MEMORY,
 ) -> Iterator[_Problem]:
     model = getattr(model, "_orig_mod", model)
     if examples_of(inputs) != len(targets):
         raise OperatorUsageError(f"{examples_of(inputs)} inputs and {len(targets)} targets: pass as many of each.")
     chosen, layers = selected({"": model}, parameters)
 
-    def losses(examples: slice) -> Tensor:
-        return per_example_losses(loss, run(model, inputs, examples), targets[examples])
+    n, reasons = len(targets), dict[int, str]()
 
-    def alone(i: int) -> Tensor:
-        return losses(slice(i, i + 1))
+    def trace(examples: slice, fast: bool, layouts: tuple[Layout | None, ...] | None = None) -> Trace:
+        def losses(part: slice) -> Tensor:
+            return per_example_losses(loss, run(model, inputs, part), targets[part])
+
+        def forward() -> Tensor:
+            with ChannelsLast() if fast else contextlib.nullcontext():
+                return losses(examples)
+
+        found, why = watch(
+            forward, chosen, lambda i: losses(slice(examples.start + i, examples.start + i + 1)), layouts
+        )
+        reasons.update(why)
+        return found
+
+    def probed(fast: bool) -> Trace:
+        return trace(slice(0, min(n, PROBED)), fast)
 
     with undisturbed([model]):
-        probe, _ = watch(lambda: losses(slice(0, PROBED)), chosen, alone)
-        trace, reasons = watch(lambda: losses(slice(None)), chosen, alone, probe.layouts)
-        yield _Problem(trace, chosen, layers)
+        fast = any(parameter.ndim == 4 for parameter in chosen) and not _hooked(model)
+        try:
+            probe = probed(fast)
+        except Exception:  # a model may mind the layout in any way; what is wrong with it in every layout is raised
+            if not fast:
+                raise
+            fast, probe = False, probed(False)
+        reasons.clear()
+        forward = forward_size(probe, n, _entries(probe.outputs, memory) // 2)
+        forward = -(-n // -(-n // forward))  # as many forwards, of equal size
+        yield _Problem(lambda part: trace(part, fast, probe.layouts), n, forward, chosen, layers)
     announce(reasons, layers, stacklevel=5)
+
+
+def _hooked(model: nn.Module) -> bool:
+    """Whether anyone outside the model gets its activations."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @contextlib.contextmanager
@@ -221,25 +257,35 @@ def _watched_from(
 
     with undisturbed(roots.values()):
         trace, reasons = watch(losses, chosen)
-        yield _Problem(trace, chosen, layers)
+        n = len(trace.outputs)
+        yield _Problem(lambda _: trace, n, n, chosen, layers)
     announce(reasons, layers, stacklevel=5)
 
 
 def _norms(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[str, Tensor]:
-    outputs = problem.trace.outputs
-    entries = max(1, memory // max(4, outputs.dtype.itemsize))
-    squares: dict[int, Tensor] = {}
-    for block, terms in pull(problem.trace, torch.ones_like(outputs)).items():
-        part = squared_norms(terms, entries)
-        squares[block.index] = squares[block.index] + part if block.index in squares else part
-    parts = layered(squares, problem.layers, lambda: _zeros(outputs, len(outputs)))
+    found = [_squares(problem, part, memory) for part in slices_of(problem.examples, problem.forward)]
+    parts = {layer: torch.cat([part[layer] for part in found]) for layer in found[0]}
     if per_layer:
         return {layer: part.sqrt() for layer, part in parts.items()}
     return torch.stack(list(parts.values())).sum(0).sqrt()
 
 
+def _squares(problem: _Problem, examples: slice, memory: int) -> dict[str, Tensor]:
+    """Squared norms of some examples' gradients for each layer, the memory of their forward free again afterwards."""
+    trace = problem.build(examples)
+    outputs, squares = trace.outputs, dict[int, Tensor]()
+    for block, terms in pull(trace, torch.ones_like(outputs)).items():
+        own = squared_norms(terms, _entries(outputs, memory))
+        squares[block.index] = squares[block.index] + own if block.index in squares else own
+    return layered(squares, problem.layers, lambda: _zeros(outputs, len(outputs)))
+
+
+def _entries(outputs: Tensor, memory: int) -> int:
+    return max(1, memory // max(4, outputs.dtype.itemsize))
+
+
 def _products(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[str, Tensor]:
-    trace, n = problem.trace, len(problem.trace.outputs)
+    trace, n = problem.whole(), problem.examples
     cut = dataclasses.replace(plan(trace, n, 0, memory), examples=n, forward=n)
     kernels = block_kernels(lambda _: trace, n, None, n, cut, False, 1)
     parts = layered(kernels, problem.layers, lambda: _zeros(trace.outputs, n, n))
@@ -247,7 +293,8 @@ def _products(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[
 
 
 def _means(problem: _Problem, groups: Tensor) -> list[Tensor]:
-    outputs = problem.trace.outputs
+    trace = problem.whole()
+    outputs = trace.outputs
     if groups.shape != (len(outputs),) or groups.is_floating_point() or bool((groups < 0).any()):
         raise OperatorUsageError(
             f"Groups of shape {tuple(groups.shape)} do not number {len(outputs)} examples: give integers from 0."
@@ -255,7 +302,7 @@ def _means(problem: _Problem, groups: Tensor) -> list[Tensor]:
     membership = nn.functional.one_hot(groups.long()).mT.to(_zeros(outputs, 0))
     sizes = membership.sum(1, keepdim=True)
     means = [(0 / sizes).repeat(1, parameter.numel()) for parameter in problem.parameters]
-    for block, terms in pull(problem.trace, torch.ones_like(outputs)).items():
+    for block, terms in pull(trace, torch.ones_like(outputs)).items():
         means[block.index][:, block.start : block.stop] += group_sums(terms, membership) / sizes
     return [mean.view(-1, *parameter.shape) for mean, parameter in zip(means, problem.parameters, strict=True)]
 
