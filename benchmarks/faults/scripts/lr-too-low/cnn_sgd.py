@@ -1,6 +1,6 @@
+import argparse
 import gzip
 import os
-import sys
 
 import numpy as np
 import torch
@@ -55,4 +55,6 @@ def main(seed=0):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[-1]) if len(sys.argv) > 2 else 0)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=0)
+    main(parser.parse_args().seed)
