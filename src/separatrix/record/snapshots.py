@@ -79,7 +79,7 @@ class Snapshots:
         self._memory_budget = memory_budget
         chosen = sorted((p for p in probes if p.moment is Moment.SNAPSHOT), key=lambda p: p.priority)
         self._standings = [Standing(probe) for probe in chosen]
-        self._due = self._step = 1
+        self._due = self._asleep = self._step = 1
         self._wanted = False
         self._exposure: Exposure | None = None
         self._shadow: Shadow | None = None
@@ -91,8 +91,9 @@ class Snapshots:
         self._fixed_seconds: float | None = None
         self._developing = False
         self._compiled = False
+        self._share = max(_LEAST_SHARE, _SHARE * (1.0 - _LISTENING / budget.fraction))
         if self._standings:
-            budget.set_aside(max(_LEAST_SHARE, _SHARE * (1.0 - _LISTENING / budget.fraction)))
+            budget.set_aside(self._share)
 
     @property
     def developing(self) -> bool:
@@ -106,17 +107,20 @@ class Snapshots:
         self._exposure = None
         self._wanted = False
         self._step = step
+        self._asleep = self._due
         if not self._standings or step < self._due:
             return False
         expected = self._fixed() + min(self._expected(s) for s in self._upcoming()[:1])
-        if self._budget.purse(expected) < expected:
+        missing = expected - self._budget.purse(expected)
+        if missing > 0.0:
+            self._asleep = step + self._budget.steps_until(missing / self._share, step)
             return False
         self._wanted = True
         return True
 
     def asleep_until(self, step: int) -> int:
         """No step before this one will be caught."""
-        return self._due if self._standings and self._due > step else step + (1 if self._standings else 1 << 30)
+        return max(step + 1, self._asleep) if self._standings else step + (1 << 30)
 
     def leave_out(self) -> None:
         """The step going on was planned, or is seen in another way, only after it began: leave it out."""
