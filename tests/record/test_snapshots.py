@@ -14,11 +14,13 @@ from tests.unhurried import unhurried
 from torch import nn
 
 import separatrix
-from separatrix.record import recording
+from separatrix.record import budget, recording
 from separatrix.record.replay import ReplayError, find_link
 from separatrix.record.snapshot import Snapshot, snapshot_of
+from separatrix.record.snapshots import Snapshots
 from separatrix.runs.probe import Moment, Probe, Reading
 from separatrix.runs.types import SeriesSpec
+from separatrix.runs.writer import RunWriter
 
 
 @pytest.fixture
@@ -434,3 +436,22 @@ def test_sparse_lookups_are_replayed_with_whole_gradients(snapshots: list[Any], 
     assert model[0].sparse
     assert_equal(snapshots, seen, 1e-10)
     assert "sharpness" in separatrix.open(tmp_path / "run").names()
+
+
+@pytest.mark.parametrize(("saved", "wanted", "rationed"), [(7.9, False, None), (8.0, True, 0.25), (101.0, True, 1.0)])
+def test_cheap_probes_run_while_a_dear_one_is_saved_for(
+    saved: float, wanted: bool, rationed: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = (SeriesSpec("nothing"),)
+    cheap = Probe("cheap", Moment.SNAPSHOT, series, lambda view, state: (), "cheap", priority=60)
+    dear = Probe("dear", Moment.SNAPSHOT, series, lambda view, state: (), "dear", priority=30)
+    allowance = budget.Budget(0.1)
+    writer = RunWriter(tmp_path / "run")
+    snapshots = Snapshots(writer, [cheap, dear], allowance)
+    monkeypatch.setattr(snapshots, "_fixed", lambda: 1.0)
+    monkeypatch.setattr(snapshots, "_expected", lambda standing: 100.0 if standing.probe is dear else 1.0)
+    monkeypatch.setattr(allowance, "purse", lambda wanted=0.0, name="snapshots": saved)
+    assert snapshots.plan(1) is wanted
+    assert rationed is None or snapshots._ration == rationed
+    assert snapshots.asleep_until(1) >= 2
+    writer.close()

@@ -14,7 +14,7 @@ _CREDIT_SECONDS = 0.6
 
 _STEPS_NEVER_LEFT_OUT = 2000
 _LONGEST_REST = 64
-_LONGEST_WAIT = 64
+_LONGEST_WAIT = 16
 
 _LONGEST_SAVING_SECONDS = 60.0
 """Training time whose unspent allowance is kept at most, so that a pause is not followed by a burst."""

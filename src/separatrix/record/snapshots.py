@@ -35,6 +35,8 @@ _LISTENING = 0.02
 """Overhead that listening to every step may come to: snapshots share what the budget allows beyond it."""
 _SHARE, _LEAST_SHARE = 0.5, 0.1
 """Part of that, and at least this part of the whole allowance, is set aside where there are probes of snapshots."""
+_RATION = 0.25
+"""Part of what is saved for a dear probe that cheap ones may use up meanwhile."""
 _COPIES = 2
 """Copies of the model that are held: the replay, and the parameters at the first snapshot."""
 _ASSUMED_BYTES = 1 << 29
@@ -80,6 +82,7 @@ class Snapshots:
         chosen = sorted((p for p in probes if p.moment is Moment.SNAPSHOT), key=lambda p: p.priority)
         self._standings = [Standing(probe) for probe in chosen]
         self._due = self._asleep = self._step = 1
+        self._ration = 1.0
         self._wanted = False
         self._exposure: Exposure | None = None
         self._shadow: Shadow | None = None
@@ -110,11 +113,14 @@ class Snapshots:
         self._asleep = self._due
         if not self._standings or step < self._due:
             return False
-        expected = self._fixed() + min(self._expected(s) for s in self._upcoming()[:1])
-        missing = expected - self._budget.purse(expected)
+        next_one = self._fixed() + self._expected(self._upcoming()[0])
+        cheapest = self._fixed() + min(map(self._expected, self._standings))
+        saved = self._budget.purse(next_one)
+        missing = min(next_one, cheapest / _RATION) - saved
         if missing > 0.0:
             self._asleep = step + self._budget.steps_until(missing / self._share, step)
             return False
+        self._ration = 1.0 if saved >= next_one else _RATION
         self._wanted = True
         return True
 
@@ -292,7 +298,7 @@ class Snapshots:
             for standing in self._upcoming():
                 spent = time.perf_counter() - begin
                 expected = self._expected(standing)
-                left = self._budget.purse(expected) - spent
+                left = self._ration * self._budget.purse(expected) - spent
                 if expected <= left:
                     self._run(standing, snapshot, step, expected)
 
