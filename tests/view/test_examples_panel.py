@@ -74,3 +74,11 @@ def test_very_many_values_are_left_to_python(recorded) -> None:
     with opened(recorded) as run, mock.patch("separatrix.view.examples._MOST_CELLS", 100):
         lists, remark = example_lists(run)
     assert lists == () and "200 examples in 6 passes" in remark
+
+
+def test_a_log_whose_columns_only_sound_like_it_is_drawn(make_run, tmp_path) -> None:
+    scalars = {name: [2.0, 1.0] for name in ("example_loss", "example_margin", "example_count")}
+    with opened(make_run(scalars=scalars)) as run:
+        page = write_report(run, tmp_path / "r.html", HandDiagnosis()).read_text()
+    assert 'id="examples"' not in page
+    assert all(f'data-plot="plot-{name}"' in page for name in scalars)

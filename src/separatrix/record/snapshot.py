@@ -69,9 +69,9 @@ class Snapshot:
     `loss` and `gradient` are then estimates of the step's. `model` is an eager copy with the parameters, buffers and
     modes of the step's beginning; `parameters` are those of its parameters that are trained, by their label in the run.
     `update` is what the optimizer then added to each, by label; `groups` and `states` hold its options and state for
-    each. `initial` holds the parameters of the run's first snapshot. `memory` is kept from one snapshot to the next,
-    for warm starts; `cache` holds what several probes of this snapshot use. `generator` is for random probes; it is
-    seeded by the step.
+    each. `initial` holds each parameter as it was at the first snapshot that trained it. `memory` is kept from one
+    snapshot to the next, for warm starts; `cache` holds what several probes of this snapshot use. `generator` is for
+    random probes; it is seeded by the step.
     """
 
     def __init__(

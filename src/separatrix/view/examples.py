@@ -29,9 +29,15 @@ class ExampleList:
     rows: tuple[tuple[str, ...], ...]
 
 
+def series_of_examples(run: Run) -> list[str]:
+    """Names of the series that have a value an example."""
+    return [name for name in run.names() if run.spec(name).dims == ("example",)]
+
+
 def example_lists(run: Run) -> tuple[tuple[ExampleList, ...], str]:
     """The lists that a run's series over examples allow, and a remark where there are too many values to judge here."""
-    if "example_loss" not in run:
+    known = series_of_examples(run)
+    if "example_loss" not in known:
         return (), ""
     recorded = run.series("example_loss")
     passes, width = recorded.values.shape
@@ -40,7 +46,7 @@ def example_lists(run: Run) -> tuple[tuple[ExampleList, ...], str]:
             f"{count(width, 'example')} in {passes:,} passes are too many for this page: ask"
             " separatrix.analysis.examples in Python."
         )
-    names = ("example_loss", *(n for n in ("example_margin", "example_correct", "example_prediction") if n in run))
+    names = ("example_loss", *(n for n in ("example_margin", "example_correct", "example_prediction") if n in known))
     read = examples.trajectories(run, *names)
     facts = _Facts(read, _targets(run, read.examples))
     found = [_hardest(facts)]
@@ -65,7 +71,7 @@ class _Facts:
 
 
 def _targets(run: Run, labels: Sequence[str]) -> list[str]:
-    if "example_target" not in run:
+    if "example_target" not in series_of_examples(run):
         return [""] * len(labels)
     data = run.series("example_target")
     (names,) = data.coords.values()

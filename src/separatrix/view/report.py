@@ -18,7 +18,7 @@ import numpy as np
 
 from separatrix.runs import Event, Finding, Run, SeriesData, UsageError
 from separatrix.view import figures, sections
-from separatrix.view.examples import example_lists
+from separatrix.view.examples import example_lists, series_of_examples
 from separatrix.view.facts import facts, last_step
 from separatrix.view.figures import Band, Plot, Rule
 from separatrix.view.text import count, number
@@ -238,7 +238,7 @@ def _layers(series: _Series) -> tuple[list[Plot], list[tuple[str, str, str]]]:
 
 def _read(run: Run, findings: Sequence[Finding]) -> _Series:
     # Of single examples a panel tells: as pictures they would be thousands of rows.
-    single = [name for name in run.names() if name.startswith("example_")]
+    single = series_of_examples(run)
     data = {name: run.series(name) for name in run.names() if name not in single}
     data = {name: read for name, read in data.items() if read.values.size}
     anchors: dict[str, str] = dict.fromkeys(single, "examples") if "example_loss" in single else {}
