@@ -75,6 +75,7 @@ def _parser() -> _Parser:
     _add_exchange(commands)
     _add_members(commands, "probe", "what can be measured while a training runs", "probe list")
     _add_members(commands, "finding", "what can be found wrong or remarkable in a run", "finding list")
+    _add_theory(commands)
     _add_study(commands)
     return parser
 
@@ -194,6 +195,31 @@ def _add_study(commands: Commands) -> None:
     run.set_defaults(command="study run")
     for verb in (listing, show, run):
         verb.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def _add_theory(commands: Commands) -> None:
+    verbs = commands.add_parser("theory", help="say what a training should do, from its problem alone").add_subparsers(
+        metavar="list|show|predict", required=True
+    )
+    listing = verbs.add_parser("list", help="list the theories and the questions they answer")
+    listing.set_defaults(command="theory list")
+
+    show = verbs.add_parser("show", help="show what a theory predicts, where it holds, and its settings")
+    show.add_argument("theory", metavar="NAME")
+    show.set_defaults(command="theory show")
+    for verb in (listing, show):
+        verb.add_argument("--json", action="store_true", help="print one JSON document")
+
+    predict = verbs.add_parser("predict", help="write what a theory predicts as a run, or draw it beside a simulation")
+    predict.add_argument("theory", metavar="NAME")
+    predict.add_argument("--run", type=_path, metavar="DIR", help="write the prediction there, as a run")
+    predict.add_argument("--simulate", type=_path, metavar="DIR", help="train at the same problem and write that")
+    predict.add_argument("--figure", type=_path, metavar="FILE.html", help="draw the prediction over the simulation")
+    predict.add_argument("--seed", type=_seed, default=0, metavar="N", help="default: 0")
+    predict.add_argument(
+        "--set", type=_assignment, action="append", default=[], metavar="KEY=VALUE", help="change a setting"
+    )
+    predict.set_defaults(command="theory predict")
 
 
 def _path(text: str) -> Path:

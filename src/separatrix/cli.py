@@ -277,6 +277,50 @@ def _list_members(noun: str, rows: Sequence[Mapping[str, Any]], as_json: bool, c
     return EXIT_FINE
 
 
+def _theory_list(options: argparse.Namespace) -> int:
+    from separatrix.theory import theories
+    from separatrix.view.theories import described
+
+    return _list_members(
+        "theories", [described(each) for each in theories().values()], options.json, ("name", "question")
+    )
+
+
+def _theory_show(options: argparse.Namespace) -> int:
+    from separatrix.theory import find_theory
+    from separatrix.view.theories import described, lines
+
+    theory = find_theory(options.theory)
+    if options.json:
+        _print_json(described(theory))
+    else:
+        _print("\n".join(lines(theory)))
+    return EXIT_FINE
+
+
+def _theory_predict(options: argparse.Namespace) -> int:
+    from separatrix.runs.settings import parsed
+    from separatrix.theory import find_theory, write
+    from separatrix.view.theories import write_figure
+
+    if options.run is None and options.simulate is None and options.figure is None:
+        raise UsageError("theory predict writes nothing as asked: add --run DIR, --simulate DIR or --figure FILE.html")
+    theory = find_theory(options.theory)
+    settings = theory.complete(parsed(theory.settings, dict(options.set), f"theory {theory.name}"))
+    problem = theory.problem(settings, options.seed)
+    prediction = theory.predicted(problem)
+    if options.run is not None:
+        _print(str(write(prediction, options.run, theory, settings, seed=options.seed)))
+    if options.simulate is not None or options.figure is not None:
+        simulation, errors = theory.simulated(problem, seed=options.seed)
+        if options.simulate is not None:
+            write(simulation, options.simulate, theory, settings, seed=options.seed, simulated=True)
+            _print(str(options.simulate))
+        if options.figure is not None:
+            _print(str(write_figure(theory, prediction, simulation, errors, options.figure)))
+    return EXIT_FINE
+
+
 def _study_list(options: argparse.Namespace) -> int:
     from separatrix.studies import studies
     from separatrix.studies.presenting import summary
@@ -393,6 +437,9 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "import": _import,
     "probe list": _probe_list,
     "finding list": _finding_list,
+    "theory list": _theory_list,
+    "theory show": _theory_show,
+    "theory predict": _theory_predict,
     "study list": _study_list,
     "study show": _study_show,
     "study run": _study_run,

@@ -111,6 +111,7 @@ def test_only_the_commands_of_this_stage_exist(capsys: pytest.CaptureFixture[str
         "import",
         "probe",
         "finding",
+        "theory",
         "study",
     ]
     assert [word for word in commands if word.isalpha()] == expected

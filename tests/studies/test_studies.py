@@ -13,6 +13,7 @@ from tests.studies._page import PAGE, page
 
 from separatrix.studies import (
     Control,
+    DeclarationError,
     Outcome,
     Paper,
     Plan,
@@ -48,11 +49,11 @@ def test_the_page_shows_what_the_studies_declare() -> None:
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.slug)
 def test_drawn_settings_are_allowed_and_differ(study: Study) -> None:
-    drawn = [drawn_settings(study, seed) for seed in range(20)]
+    drawn = [drawn_settings(study.settings, seed) for seed in range(20)]
     assert all(study.complete(settings) == settings for settings in drawn)
     for setting in study.settings:
         assert len({settings[setting.name] for settings in drawn}) > 1
-    assert drawn_settings(study, 3) == drawn[3]
+    assert drawn_settings(study.settings, 3) == drawn[3]
 
 
 def test_a_study_is_found_by_id_and_slug() -> None:
@@ -175,7 +176,7 @@ def test_a_malformed_study_fails_when_it_is_defined(change: dict[str, Any]) -> N
 def test_a_setting_without_a_range_for_its_default_fails_when_it_is_defined(
     kind: Any, bounds: Mapping[str, Any]
 ) -> None:
-    with pytest.raises((StudyError, SettingError)):
+    with pytest.raises((DeclarationError, SettingError)):
         Setting("value", kind, 1, "it", **bounds)
 
 

@@ -1,16 +1,14 @@
 """Papers' claims made runnable: each study trains, measures, and holds the numbers against what was claimed."""
 
+from separatrix.runs.paper import Paper
+from separatrix.runs.settings import DeclarationError, Setting, SettingError, Settings
 from separatrix.runs.types import Claim
 from separatrix.studies.running import Result, find_study, run_study, studies
 from separatrix.studies.study import (
     Control,
     Outcome,
-    Paper,
     Plan,
     Progress,
-    Setting,
-    SettingError,
-    Settings,
     Statement,
     Study,
     StudyError,
@@ -19,6 +17,7 @@ from separatrix.studies.study import (
 __all__ = [
     "Claim",
     "Control",
+    "DeclarationError",
     "Outcome",
     "Paper",
     "Plan",

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from separatrix.runs.errors import UsageError
+from separatrix.runs.settings import Settings, parsed, setting_as_json
 from separatrix.runs.types import Claim
 from separatrix.studies.running import Result
-from separatrix.studies.study import Plan, Progress, Setting, Settings, Study
+from separatrix.studies.study import Plan, Progress, Study
 
 
 def summary(study: Study) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def description(study: Study) -> dict[str, Any]:
     return {
         **summary(study),
         "url": study.paper.url,
-        "settings": [_setting(setting) for setting in study.settings],
+        "settings": [setting_as_json(setting) for setting in study.settings],
         "claims": [
             {
                 "name": statement.name,
@@ -41,15 +42,6 @@ def description(study: Study) -> dict[str, Any]:
             {"name": control.name, "refutes": control.refutes, "says": control.says} for control in study.controls
         ],
     }
-
-
-def _setting(setting: Setting) -> dict[str, Any]:
-    values: dict[str, Any] = {"name": setting.name, "type": setting.kind, "default": setting.default}
-    if setting.numeric:
-        values["range"] = [setting.low, setting.high]
-    if setting.choices:
-        values["choices"] = list(setting.choices)
-    return {**values, "description": setting.description, "reason": setting.reason}
 
 
 def described(study: Study) -> Iterator[str]:
@@ -111,7 +103,7 @@ def parsed_settings(study: Study, given: Mapping[str, str]) -> Settings:
     Raises:
         SettingError: a name is unknown, or a text spells no value in its range.
     """
-    return study.complete({name: study.setting(name).parsed(text) for name, text in given.items()})
+    return study.complete(parsed(study.settings, given, f"study {study.id}"))
 
 
 def result_path(folder: Path, study: Study, seed: int) -> Path:

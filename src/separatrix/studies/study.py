@@ -6,110 +6,34 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from separatrix.runs.errors import SeparatrixError, UsageError
+from separatrix.runs.paper import Paper
+from separatrix.runs.settings import DeclarationError, Setting, SettingError, Settings, complete, find_setting
 from separatrix.runs.types import Claim, ClaimKind
 
-Numbers = float | Sequence[float]
-Settings = Mapping[str, Any]
-"""A value for every setting of a study, by name."""
+__all__ = [
+    "Control",
+    "Numbers",
+    "Outcome",
+    "Paper",
+    "Plan",
+    "Progress",
+    "Setting",
+    "SettingError",
+    "Settings",
+    "Statement",
+    "Study",
+    "StudyError",
+]
 
+Numbers = float | Sequence[float]
 Progress = Callable[[], object]
 """Called by a study after each of the runs that it planned."""
 
-SettingKind = Literal["int", "float", "str", "bool"]
-_TYPES: Mapping[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
 
-
-class StudyError(SeparatrixError):
+class StudyError(DeclarationError):
     """A study that is not what it declares."""
-
-
-class SettingError(UsageError):
-    """A setting that a study does not have, or a value that it does not allow."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Paper:
-    """Where a study's claims come from; `year` is that of its first appearance."""
-
-    title: str
-    authors: tuple[str, ...]
-    year: int
-    url: str = ""
-
-    def __str__(self) -> str:
-        return f"{', '.join(self.authors)} ({self.year}): {self.title}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One parameter of a study and the range in which its claims hold.
-
-    An `int` or `float` lies between `low` and `high`, ends included; a `str` is one of `choices`. A numeric range is at
-    least a factor 4 wide, or `reason` says why it cannot be.
-
-    Raises:
-        StudyError: the range is missing or does not hold the default.
-    """
-
-    name: str
-    kind: SettingKind
-    default: Any
-    description: str
-    low: float | None = None
-    high: float | None = None
-    choices: tuple[str, ...] = ()
-    reason: str = ""
-
-    def __post_init__(self) -> None:
-        if self.numeric and (self.low is None or self.high is None or not self.low < self.high):
-            raise StudyError(f"setting {self.name!r} has no range: give low and high, low below high")
-        if self.kind == "str" and not self.choices:
-            raise StudyError(f"setting {self.name!r} has no choices: give at least one")
-        self.checked(self.default)
-
-    @property
-    def numeric(self) -> bool:
-        """Whether values are numbers in a range."""
-        return self.kind in ("int", "float")
-
-    @property
-    def range(self) -> str:
-        """The values that are allowed, in words."""
-        if self.numeric:
-            return f"{self.low:g} to {self.high:g}"
-        return ", ".join(self.choices) if self.kind == "str" else "true, false"
-
-    def checked(self, value: object) -> Any:
-        """`value` as one of this setting's kind.
-
-        Raises:
-            SettingError: it is of another kind or outside the range.
-        """
-        if self.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if type(value) is not _TYPES[self.kind]:
-            raise SettingError(f"setting {self.name}={value!r} is no {self.kind}: choose from {self.range}")
-        outside = self.numeric and not self.low <= value <= self.high  # type: ignore[operator]
-        if outside or (self.kind == "str" and value not in self.choices):
-            raise SettingError(
-                f"setting {self.name}={value!r} is outside the range in which the claims hold: choose from {self.range}"
-            )
-        return value
-
-    def parsed(self, text: str) -> Any:
-        """The value that `text` spells.
-
-        Raises:
-            SettingError: it spells none of this setting's kind, or one outside the range.
-        """
-        try:
-            value: object = {"true": True, "false": False}[text] if self.kind == "bool" else _TYPES[self.kind](text)
-        except (KeyError, ValueError):
-            value = text
-        return self.checked(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,11 +135,7 @@ class Study:
         Raises:
             SettingError: the study has none.
         """
-        for setting in self.settings:
-            if setting.name == name:
-                return setting
-        known = ", ".join(setting.name for setting in self.settings) or "none"
-        raise SettingError(f"study {self.id} has no setting {name!r}: choose from {known}")
+        return find_setting(self.settings, name, f"study {self.id}")
 
     def complete(self, given: Settings) -> dict[str, Any]:
         """`given` with the defaults of what it leaves out, in the order of the settings.
@@ -223,8 +143,7 @@ class Study:
         Raises:
             SettingError: a name is unknown, or a value outside its range.
         """
-        checked = {name: self.setting(name).checked(value) for name, value in given.items()}
-        return {setting.name: checked.get(setting.name, setting.default) for setting in self.settings}
+        return complete(self.settings, given, f"study {self.id}")
 
     def statement(self, name: str) -> Statement:
         """The statement of that name, which must exist."""

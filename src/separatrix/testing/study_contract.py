@@ -5,16 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import random
 from typing import Any
 
 import numpy as np
 
 from separatrix.runs.types import Claim
-from separatrix.studies import Plan, Result, Setting, SettingError, Settings, Study, run_study
+from separatrix.studies import Plan, Result, Study, run_study
 from separatrix.testing.fingerprints import surroundings
-
-_FACTOR = 4.0
+from separatrix.testing.settings_contract import check_settings
 
 
 def check_study(study: Study, *, seed: int = 0) -> Result:
@@ -29,7 +27,6 @@ def check_study(study: Study, *, seed: int = 0) -> Result:
         AssertionError: the contract is broken.
     """
     _check_declaration(study)
-    _check_refusals(study)
     done: list[None] = []
     first = run_study(study, study.smoke, seed=seed, quick=True, progress=lambda: done.append(None))
     plan = study.plan(first.settings, True)
@@ -49,24 +46,6 @@ def check_study(study: Study, *, seed: int = 0) -> Result:
     return first
 
 
-def drawn_settings(study: Study, seed: int) -> Settings:
-    """Settings drawn from the ranges in which the claims hold; positive numbers evenly in their logarithm."""
-    generator = random.Random(seed)
-    return {setting.name: _drawn(setting, generator) for setting in study.settings}
-
-
-def _drawn(setting: Setting, generator: random.Random) -> Any:
-    if not setting.numeric:
-        return generator.choice(setting.choices or (False, True))
-    assert setting.low is not None and setting.high is not None
-    if setting.low > 0:
-        value = math.exp(generator.uniform(math.log(setting.low), math.log(setting.high)))
-    else:
-        value = generator.uniform(setting.low, setting.high)
-    value = min(max(value, setting.low), setting.high)
-    return round(value) if setting.kind == "int" else value
-
-
 def _check_declaration(study: Study) -> None:
     paper = study.paper
     assert paper.title and paper.authors and 1900 < paper.year < 2100, f"study {study.id} names no paper: {paper}"
@@ -74,32 +53,7 @@ def _check_declaration(study: Study) -> None:
     assert study.controls, f"study {study.id} has no negative control"
     words = [study.summary, *(part.says for part in study.statements), *(part.says for part in study.controls)]
     assert all(words), f"study {study.id} leaves its summary, a statement or a control without words"
-    for setting in study.settings:
-        assert setting.description, f"setting {setting.name} of study {study.id} has no description"
-        if not setting.numeric or setting.reason:
-            continue
-        assert setting.low is not None and setting.high is not None
-        wide = setting.low <= 0 or setting.high >= _FACTOR * setting.low
-        assert wide, f"setting {setting.name} of study {study.id} ranges over {setting.range}: widen it, or say why not"
-
-
-def _check_refusals(study: Study) -> None:
-    bad: list[tuple[str, object]] = [("no_such_setting", 1)]
-    for setting in study.settings:
-        bad += [(setting.name, None), (setting.name, "no such choice"), (setting.name, [setting.default])]
-        if setting.numeric:
-            assert setting.low is not None and setting.high is not None
-            as_kind = int if setting.kind == "int" else float
-            bad += [(setting.name, as_kind(setting.low - 1)), (setting.name, as_kind(setting.high + 1))]
-            bad += [(setting.name, True), (setting.name, math.nan), (setting.name, math.inf)]
-    for name, value in bad:
-        try:
-            run_study(study, {name: value}, quick=True)
-        except SettingError as error:
-            message = str(error)
-            assert name in message and "choose from" in message and "\n" not in message, f"unclear refusal: {message}"
-        else:
-            raise AssertionError(f"study {study.id} accepts {name}={value!r}")
+    check_settings(study.settings, lambda given: run_study(study, given, quick=True), f"study {study.id}")
 
 
 def _numbers(result: Result) -> list[Any]:
