@@ -13,18 +13,29 @@ _CREDIT_SECONDS = 0.6
 """Training time taken for granted at the start, because early dynamics are fast and must be seen."""
 
 _STEPS_NEVER_LEFT_OUT = 2000
+_SECONDS_NEVER_SAVED = 0.25
+"""What recording the first steps may cost whatever the budget: nobody notices so little, and early dynamics are fast."""
+
 _LONGEST_REST = 64
+_SHORT_REST = 4
 _LONGEST_WAIT = 16
 
 _LONGEST_SAVING_SECONDS = 60.0
 """Training time whose unspent allowance is kept at most, so that a pause is not followed by a burst."""
 
+_MOST_KEPT = 2.0
+"""Pieces of the work that was asked for that the allowance kept always suffices for."""
+
 
 @dataclasses.dataclass
 class Purse:
-    """A share of the allowance kept apart: what was spent of it, and what was earned but not kept."""
+    """A share of the allowance kept apart: what was spent of it, and what was earned but not kept.
+
+    One that does not `save` keeps no more than a few of what it is asked for.
+    """
 
     share: float
+    saves: bool = True
     spent: float = 0.0
     forgotten: float = 0.0
 
@@ -65,32 +76,38 @@ class Budget:
         """
         aside = sum(purse.share for purse in self._purses.values())
         earned = (1.0 - aside) * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
-        saved = earned - (self.spent - sum(purse.spent for purse in self._purses.values())) - self._forgotten
-        excess = saved - max(self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
+        saved = earned - self._spent_on_steps() - self._forgotten
+        excess = saved - max(self._rate * _LONGEST_SAVING_SECONDS, _MOST_KEPT * wanted)
         if excess > 0.0:
             self._forgotten += excess
             saved -= excess
         return saved
 
-    def set_aside(self, share: float, name: str = "snapshots") -> None:
-        """Keep this share of the allowance apart, in a purse for work that is rare and long.
+    def _spent_on_steps(self) -> float:
+        """Seconds spent that no purse paid for."""
+        return self.spent - sum(purse.spent for purse in self._purses.values())
 
-        What was set aside before is a share of what is left.
+    def set_aside(self, share: float, name: str = "snapshots", *, saves: bool = True) -> None:
+        """Keep this share of the allowance apart, in a purse for work that what is done at every step must not starve.
+
+        What was set aside before is a share of what is left. Work that is rare and long needs a purse that saves.
         """
         for purse in self._purses.values():
             purse.share *= 1.0 - share
-        self._purses[name] = Purse(share)
+        self._purses[name] = Purse(share, saves)
 
     def purse(self, wanted: float = 0.0, name: str = "snapshots") -> float:
-        """Seconds of what is set aside that may be spent now; bounded like `balance`."""
+        """Seconds of what is set aside that may be spent now, bounded like `balance`; the excess is for anything."""
         purse = self._purses.get(name)
         if purse is None:
             return 0.0
         earned = purse.share * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
         saved = earned - purse.spent - purse.forgotten
-        excess = saved - max(purse.share * self._rate * _LONGEST_SAVING_SECONDS, 2.0 * wanted)
+        longest = purse.share * self._rate * _LONGEST_SAVING_SECONDS if purse.saves else 0.0
+        excess = saved - max(longest, _MOST_KEPT * wanted)
         if excess > 0.0:
             purse.forgotten += excess
+            self._forgotten -= excess
             saved -= excess
         return saved
 
@@ -107,13 +124,17 @@ class Budget:
     def steps_to_rest(self, step: int) -> int:
         """How many steps to leave out wholly after `step`: 0 unless the allowance is overdrawn by short steps.
 
-        The first steps are always recorded: all of them together cost a fraction of a second.
+        A few, while that is made up for by what purses save; as many as it takes, when all together is overdrawn. The
+        first steps are recorded as long as all of them together cost a fraction of a second.
         """
         deficit = -self.balance()
-        if step <= _STEPS_NEVER_LEFT_OUT or deficit <= 0.0:
+        early = step <= _STEPS_NEVER_LEFT_OUT and self._spent_on_steps() <= _SECONDS_NEVER_SAVED
+        if early or deficit <= 0.0:
             return 0
         earned_by_a_step = self._rate * self.training_seconds() / step
-        return max(1, int(min(_LONGEST_REST, deficit / max(earned_by_a_step, 1e-12))))
+        overdrawn = self.spent > self._rate * (self.training_seconds() + _CREDIT_SECONDS)
+        longest = _LONGEST_REST if overdrawn else _SHORT_REST
+        return max(1, int(min(longest, deficit / max(earned_by_a_step, 1e-12))))
 
     def steps_until(self, seconds: float, step: int) -> int:
         """In how many steps, at least one, `seconds` more will have been earned; a few at most, since steps vary."""

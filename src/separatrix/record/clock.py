@@ -20,6 +20,8 @@ class Clock:
         self.step = 0
         self.track: Track | None = None
         self.resting = 0
+        self.rested = 0
+        """Steps that the present or last rest is long."""
         self._writer = writer
         self._budget = budget
         self._begun = False
@@ -81,7 +83,7 @@ class Clock:
         """Decide, after a step, whether to leave out the next ones; said once. A loop without optimizer never rests."""
         if self.track is None or self.track.optimizer is None:
             return False
-        self.resting = self._budget.steps_to_rest(self.step)
+        self.resting = self.rested = self._budget.steps_to_rest(self.step)
         if self.resting and not self._has_rested:
             self._has_rested = True
             message = f"steps are too short to record each one within a budget of {self._budget.fraction:.0%}"

@@ -131,11 +131,11 @@ def _kept(tensors: Any) -> Any:
 
 
 def _backward(session: Session) -> Callable[..., Any]:
-    training, hears = session.training, session.lane.backward
+    training, clock, hears = session.training, session.clock, session.lane.backward
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling() or hears(tensors) or training.resting or not training.listens():
+            if torch.compiler.is_compiling() or clock.resting or hears(tensors) or not training.listens():
                 return original(tensors, *args, **kwargs)
             tensors = _kept(tensors)
             marks = session.backwards.before_backward(tensors, args[0] if args else kwargs.get("grad_tensors"))
@@ -165,12 +165,12 @@ def _grad(session: Session) -> Callable[..., Any]:
 
 
 def _zero_grad(session: Session) -> Callable[..., Any]:
-    lane = session.lane
+    lane, clock = session.lane, session.clock
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(owner, *args, **kwargs)
-            if not torch.compiler.is_compiling() and not lane.idle:
+            if not (torch.compiler.is_compiling() or lane.idle or clock.resting):
                 session.on_zero_grad(owner)
             return result
 

@@ -24,6 +24,9 @@ _SECONDS_PER_ENTRY = 2.5e-9
 _SECONDS_PER_CALL = 1e-4
 _HOOK_SECONDS = 1e-5
 _PARAMETER_SHARE = 0.6
+_WHOLE, _WHOLE_SHARE = "samples", 0.4
+"""A purse for samples: where steps are so short that what is recorded of every one takes the allowance, none would be
+taken otherwise."""
 _LIGHT, _LIGHT_SHARE = "light samples", 0.2
 """A purse for samples of losses and inputs alone: cheap ones, which tell of short scripts what few whole ones miss."""
 
@@ -107,11 +110,13 @@ class Sampler:
         """No step before this one will be sampled."""
         self._last = 0
         self._cursor = {"chunk": 0, "module": 0}
+        self._missed_modules = False
         self._expected: tuple[float, float, float] | None = None
         self.chunks: list[Chunk] = []
         self.modules: list[str] = []
         if self._by_moment[Moment.LOSS] or self._by_moment[Moment.INPUT]:
-            budget.set_aside(_LIGHT_SHARE, _LIGHT)
+            budget.set_aside(_LIGHT_SHARE, _LIGHT, saves=False)
+        budget.set_aside(_WHOLE_SHARE, _WHOLE)
 
     def measure(self, chunks: list[Chunk], modules: list[str]) -> None:
         """Sample these parameters and leaf modules from now on."""
@@ -159,21 +164,26 @@ class Sampler:
         if self._expected is None:
             self._expected = self._expectation()
         least, fixed, full = self._expected
-        left = self._budget.balance(fixed + least) - fixed
+        left = self._budget.purse(fixed + full, _WHOLE) + max(0.0, self._budget.balance(fixed + least)) - fixed
         needed = least if step >= self._due else max(least, 0.5 * full)
         if left < needed:
-            self.asleep_until = step + self._budget.steps_until(needed - left, step)
+            self.asleep_until = step + self._budget.steps_until((needed - left) / _WHOLE_SHARE, step)
             return None
         share = _PARAMETER_SHARE if self.modules else 1.0
-        chunks = self._affordable("chunk", max(least, left * share), self._chunk_cost)
-        left -= sum(self._chunk_cost(i) for i in chunks)
-        modules = self._affordable("module", left, self._module_cost)
+        first = self._first()
+        taken = {first: self._affordable(first, max(least, left * share))}
+        left -= sum(map(self._cost_of(first), taken[first]))
+        other = "chunk" if first == "module" else "module"
+        taken[other] = self._affordable(other, left, at_least=0)
+        chunks, modules = taken["chunk"], taken["module"]
+        self._missed_modules = not modules
         self._last, self._due = step, next_due(step)
         return Plan(tuple(sorted(chunks)), frozenset(self.modules[i] for i in modules))
 
     def _expectation(self) -> tuple[float, float, float]:
         """Seconds expected of the next chunk, of what every sample needs, and of all chunks and modules together."""
-        least = self._chunk_cost(self._cursor["chunk"] % len(self.chunks)) if self.chunks else 0.0
+        first = self._first()
+        least = self._cost_of(first)(self._cursor[first] % self._items(first)) if self._items(first) else 0.0
         fixed = self._cost("loss", _SECONDS_PER_CALL * 2) + self._cost("input", _SECONDS_PER_CALL)
         chunks = sum(self._chunk_cost(i) for i in range(len(self.chunks)))
         modules = sum(self._module_cost(i) for i in range(len(self.modules)))
@@ -187,11 +197,19 @@ class Sampler:
         for offset in range(count):
             yield (self._cursor[kind] + offset) % count
 
-    def _affordable(self, kind: str, seconds: float, cost: Callable[[int], float]) -> list[int]:
+    def _first(self) -> str:
+        """What the next sample sees before anything else: parameters, unless the last one saw no module."""
+        return "module" if self._missed_modules and self.modules else "chunk"
+
+    def _cost_of(self, kind: str) -> Callable[[int], float]:
+        return self._chunk_cost if kind == "chunk" else self._module_cost
+
+    def _affordable(self, kind: str, seconds: float, at_least: int = 1) -> list[int]:
         chosen: list[int] = []
+        cost = self._cost_of(kind)
         for item in self._upcoming(kind):
             seconds -= cost(item)
-            if seconds < 0.0 and (chosen or kind == "module"):
+            if seconds < 0.0 and len(chosen) >= at_least:
                 break
             chosen.append(item)
         if chosen:
@@ -212,8 +230,11 @@ class Sampler:
         self._taken[key] = self._taken.get(key, 0.0) + seconds
 
     def _learn(self) -> None:
-        if self._is_light:
-            self._budget.take_from_purse(sum(self._taken.values()), _LIGHT)
+        taken = sum(self._taken.values())
+        name = _LIGHT if self._is_light else _WHOLE
+        self._budget.take_from_purse(
+            taken if self._is_light else min(taken, max(0.0, self._budget.purse(taken, name))), name
+        )
         for key, seconds in self._taken.items():
             known = self._costs.get(key)
             self._costs[key] = seconds if known is None else known + _LEARNING * (seconds - known)

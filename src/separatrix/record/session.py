@@ -19,6 +19,9 @@ from separatrix.record.scaling import fused_factor, fused_skip
 from separatrix.record.tracks import BARE
 from separatrix.record.training import Listener, Training
 
+_RESTING = 4.0
+"""Time that all wrappers and hooks take of a step that is left out, over that of counting it."""
+
 
 class Session(Listener):
     """Listens until it is stopped, and hears optimizers itself. One may be active in a process at a time.
@@ -136,9 +139,9 @@ class Session(Listener):
 
     def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step."""
-        if torch.compiler.is_compiling() or self.lane.before_step(optimizer, args, kwargs):
+        if torch.compiler.is_compiling() or self.clock.resting or self.lane.before_step(optimizer, args, kwargs):
             return
-        if not self.training.resting and not self.lane.inside_step() and self.training.listens():
+        if not self.lane.inside_step() and self.training.listens():
             self._before_step(optimizer, args, kwargs)
 
     @guarded
@@ -177,6 +180,9 @@ class Session(Listener):
         del args, kwargs
         if torch.compiler.is_compiling():
             return
+        if self.clock.resting:
+            self._rest(optimizer)
+            return
         try:
             if self.lane.after_step(optimizer):
                 return
@@ -184,14 +190,14 @@ class Session(Listener):
             self.lane.lead(None)
             self.training.failures.note("lane", error, self.step)
             return
-        if self.training.resting:
-            self._rest(optimizer)
-        elif not self.lane.inside_step() and self.training.listens():
+        if not self.lane.inside_step() and self.training.listens():
             self._after_step(optimizer)
 
     def _rest(self, optimizer: torch.optim.Optimizer) -> None:
+        begin = time.perf_counter()
         track = self.training.tracks.get(id(optimizer))
         if track is not None and self.training.listens() and self.clock.rest(track):
+            self.budget.charge(self.clock.rested * _RESTING * (time.perf_counter() - begin))
             self._wake_up()
 
     @guarded
