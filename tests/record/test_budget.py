@@ -13,7 +13,8 @@ from torch import nn
 from separatrix.record import budget as budget_module
 from separatrix.record import record
 from separatrix.record.budget import Budget, next_due, shortest_gap
-from separatrix.runs import open_run
+from separatrix.record.sampler import Chunk, Sampler
+from separatrix.runs import RunWriter, open_run
 
 
 class Simulated:
@@ -133,6 +134,41 @@ def test_what_a_purse_does_not_keep_is_for_anything(time: Simulated) -> None:
     time.now += 50.0
     assert spare.purse(1e-3, "light") == pytest.approx(2e-3)
     assert spare.balance() + 2e-3 == pytest.approx(kept.balance())
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.05])
+def test_what_every_step_costs_does_not_starve_samples(time: Simulated, tmp_path: Path, fraction: float) -> None:
+    step_seconds, ordinary, chunk, module = 0.005, 2e-4, 4e-3, 2e-4
+    budget, steps = Budget(fraction), 20_000
+    writer = RunWriter(tmp_path / "run")
+    sampler = Sampler(writer, [], budget)
+    parameter = torch.zeros(10)
+    sampler.measure([Chunk(0, (parameter,), (0,), (0,))], [f"layer{i}" for i in range(7)])
+    budget.start()
+    seen = {"parameters": 0, "modules": 0}
+    resting = 0
+    for step in range(1, steps + 1):
+        time.now += step_seconds
+        if resting:
+            resting -= 1
+            continue
+        spend(time, budget, ordinary)
+        plan = sampler.plan(step)
+        if plan is not None:
+            spend(time, budget, chunk * len(plan.chunks) + module * len(plan.modules))
+            for index in plan.chunks:
+                sampler.add_cost(f"chunk:{index}", chunk)
+            for label in plan.modules:
+                sampler.add_cost(f"module:{label}", module)
+            sampler.flush()
+            seen["parameters"] += bool(plan.chunks)
+            seen["modules"] += bool(plan.modules)
+        resting = budget.steps_to_rest(step)
+    writer.close()
+    overhead = budget.overhead()
+    assert overhead is not None and overhead <= 1.2 * fraction
+    # A quarter of the allowance, at least, goes into samples.
+    assert min(seen.values()) >= 0.25 * fraction * steps * step_seconds / (chunk + 7 * module)
 
 
 def test_due_steps_are_dense_at_first_and_then_even_in_the_logarithm() -> None:
