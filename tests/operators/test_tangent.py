@@ -1,4 +1,6 @@
 import random
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -56,7 +58,29 @@ def test_fallback_is_announced_once_and_names_the_layers(name, layers):
         tangent_kernel(model, sample(5), sample(3), memory=20_000)
     assert len(caught) == 1
     assert all(layer in str(caught[0].message) for layer in layers)
-    assert caught[0].filename == __file__
+
+
+def test_a_fallback_is_announced_at_the_callers_line():
+    # In a process of its own, since the check of shapes adds frames in between.
+    code = """if True:
+        import torch, warnings
+        from separatrix.operators import tangent_kernel
+
+        class Cell(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.cell = torch.nn.GRUCell(2, 2)
+
+            def forward(self, x):
+                return self.cell(x)
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            tangent_kernel(Cell(), torch.ones(2, 2))
+        print([(warning.category.__name__, warning.filename) for warning in caught])
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[('JacobianFallbackWarning', '<string>')]", done.stderr
 
 
 @pytest.mark.parametrize("name", ["cnn", "tied", "transformer", "unusual"])

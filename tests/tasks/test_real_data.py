@@ -52,6 +52,8 @@ def test_a_named_folder_is_read_exactly(folder: Path) -> None:
         (gzip.compress(b"\x00\x00\x0d\x01\x00\x00\x00\x01\x00"), "no IDX file of bytes"),
         (gzip.compress(struct.pack(">BBBB3i", 0, 0, 8, 3, 9, 28, 28) + b"\x00" * 10), "cut short"),
     ],
+    # Compressed bytes hold the time, and workers must agree on names.
+    ids=["no gzip", "torn gzip", "empty", "no bytes", "short"],
 )
 def test_damaged_files_are_refused_in_one_line(folder: Path, content: bytes, words: str) -> None:
     path = folder / "train-images-idx3-ubyte.gz"

@@ -65,7 +65,7 @@ class SourceText(Task):
         """The validation text as tokens."""
         return _corpus()[1][: None if self.characters is None else self.characters // (_EVERY - 1)]
 
-    def windows(self, n: int, generator: Seed, part: Part = "train") -> Int[Tensor, " n length+1"]:
+    def windows(self, n: int, generator: Seed, part: Part = "train") -> Int[Tensor, " n window"]:
         """Draw n windows of length + 1 tokens that start anywhere.
 
         Raises:
