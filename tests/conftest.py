@@ -9,17 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jaxtyping
 import numpy as np
 import pytest
-import tests.typechecking  # the hook calls it by this name
-
-# Shapes and types of these rooms hold while tests run. Rooms that record are left as they are: what they do at every step
-# is timed, and jaxtyping is none of their imports.
-CHECKED = ("operators", "tasks", "theory", "studies")
-jaxtyping.install_import_hook([f"separatrix.{room}" for room in CHECKED], "tests.typechecking.checked")
+from tests.typechecking import check_shapes
 
 from separatrix.runs import Event, RunWriter, SeriesSpec, Status
+
+# None of these is imported yet. Rooms that record are left as they are: what they do at every step is timed, and
+# jaxtyping is none of their imports.
+check_shapes("separatrix.operators", "separatrix.tasks", "separatrix.theory", "separatrix.studies")
 
 # Tests share few processors; one thread a process also makes sums reproducible.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

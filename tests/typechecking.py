@@ -11,10 +11,16 @@ import re
 import types
 from typing import Any
 
+import jaxtyping
 from beartype import beartype
 
 _SHAPED = re.compile(r"\b(Float|Int|Integer|Bool|Num|Real|Complex|Inexact|Shaped)\[")
 _CONTAINERS = re.compile(r"\b(list|tuple|dict|Sequence|Mapping|Iterable|Iterator)\[")
+
+
+def check_shapes(*packages: str) -> None:
+    """Have the modules of these packages, which must not be imported yet, checked."""
+    jaxtyping.install_import_hook(packages, f"{__name__}.checked")
 
 
 def checked(function: Any) -> Any:
