@@ -438,9 +438,19 @@ def test_sparse_lookups_are_replayed_with_whole_gradients(snapshots: list[Any], 
     assert "sharpness" in separatrix.open(tmp_path / "run").names()
 
 
-@pytest.mark.parametrize(("saved", "wanted", "rationed"), [(7.9, False, None), (8.0, True, 0.25), (101.0, True, 1.0)])
+@pytest.mark.parametrize(
+    ("put_by", "saved", "wanted", "rationed"),
+    [
+        (200.0, 3.9, False, None),
+        (200.0, 4.0, True, 0.5),
+        (200.0, 101.0, True, 1.0),
+        # Out of reach: if the training goes on for as long as it did, the dear one is still not paid.
+        (50.0, 1.9, False, None),
+        (50.0, 2.0, True, 1.0),
+    ],
+)
 def test_cheap_probes_run_while_a_dear_one_is_saved_for(
-    saved: float, wanted: bool, rationed: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    put_by: float, saved: float, wanted: bool, rationed: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series = (SeriesSpec("nothing"),)
     cheap = Probe("cheap", Moment.SNAPSHOT, series, lambda view, state: (), "cheap", priority=60)
@@ -448,9 +458,12 @@ def test_cheap_probes_run_while_a_dear_one_is_saved_for(
     allowance = budget.Budget(0.1)
     writer = RunWriter(tmp_path / "run")
     snapshots = Snapshots(writer, [cheap, dear], allowance)
+    for standing in snapshots._standings:
+        standing.last = 0 if standing.probe is cheap else -1
     monkeypatch.setattr(snapshots, "_fixed", lambda: 1.0)
     monkeypatch.setattr(snapshots, "_expected", lambda standing: 100.0 if standing.probe is dear else 1.0)
     monkeypatch.setattr(allowance, "purse", lambda wanted=0.0, name="snapshots": saved)
+    monkeypatch.setattr(allowance, "put_by", lambda name="snapshots": put_by)
     assert snapshots.plan(1) is wanted
     assert rationed is None or snapshots._ration == rationed
     assert snapshots.asleep_until(1) >= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 
 _SHARE_TO_SPEND = 0.8
@@ -11,6 +12,13 @@ interpreter lock shared with the writing thread, slower calls while hooks are ar
 
 _CREDIT_SECONDS = 0.6
 """Training time taken for granted at the start, because early dynamics are fast and must be seen."""
+
+_ADVANCE_SECONDS = 0.3
+"""What may be spent beyond the allowance in the first seconds of training, whatever the budget: nobody notices so
+little, and scripts of a few seconds would else tell nothing. It is paid back by the time the allowance is twice that."""
+
+_ADVANCE_WITHIN = 1.0
+"""Seconds of training in which most of the advance becomes available, so that it is not spent on the first steps."""
 
 _STEPS_NEVER_LEFT_OUT = 2000
 _SECONDS_NEVER_SAVED = 0.25
@@ -69,14 +77,20 @@ class Budget:
         """Time since the start that was not spent inside Separatrix."""
         return 0.0 if self._started is None else time.perf_counter() - self._started - self.spent
 
+    def _allowance(self) -> float:
+        """Seconds that all work together may have taken by now."""
+        seconds = self.training_seconds()
+        earned = self._rate * (seconds + _CREDIT_SECONDS)
+        unpaid = max(0.0, 1.0 - self._rate * seconds / (2.0 * _ADVANCE_SECONDS))
+        return earned - _ADVANCE_SECONDS * unpaid * math.expm1(-seconds / _ADVANCE_WITHIN)
+
     def balance(self, wanted: float = 0.0) -> float:
         """Seconds that may be spent now; negative when the allowance is overdrawn.
 
         What is kept of unspent allowance is bounded, but always suffices for work of `wanted` seconds.
         """
         aside = sum(purse.share for purse in self._purses.values())
-        earned = (1.0 - aside) * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
-        saved = earned - self._spent_on_steps() - self._forgotten
+        saved = (1.0 - aside) * self._allowance() - self._spent_on_steps() - self._forgotten
         excess = saved - max(self._rate * _LONGEST_SAVING_SECONDS, _MOST_KEPT * wanted)
         if excess > 0.0:
             self._forgotten += excess
@@ -101,8 +115,7 @@ class Budget:
         purse = self._purses.get(name)
         if purse is None:
             return 0.0
-        earned = purse.share * self._rate * (self.training_seconds() + _CREDIT_SECONDS)
-        saved = earned - purse.spent - purse.forgotten
+        saved = purse.share * self._allowance() - purse.spent - purse.forgotten
         longest = purse.share * self._rate * _LONGEST_SAVING_SECONDS if purse.saves else 0.0
         excess = saved - max(longest, _MOST_KEPT * wanted)
         if excess > 0.0:
@@ -110,6 +123,11 @@ class Budget:
             self._forgotten -= excess
             saved -= excess
         return saved
+
+    def put_by(self, name: str = "snapshots") -> float:
+        """Seconds that were ever set aside in that purse."""
+        purse = self._purses.get(name)
+        return 0.0 if purse is None else purse.share * self._allowance()
 
     def take_from_purse(self, seconds: float, name: str = "snapshots") -> None:
         """Of the time charged, or soon to be charged, this was spent on what the purse is for."""
@@ -132,8 +150,7 @@ class Budget:
         if early or deficit <= 0.0:
             return 0
         earned_by_a_step = self._rate * self.training_seconds() / step
-        overdrawn = self.spent > self._rate * (self.training_seconds() + _CREDIT_SECONDS)
-        longest = _LONGEST_REST if overdrawn else _SHORT_REST
+        longest = _LONGEST_REST if self.spent > self._allowance() else _SHORT_REST
         return max(1, int(min(longest, deficit / max(earned_by_a_step, 1e-12))))
 
     def steps_until(self, seconds: float, step: int) -> int:

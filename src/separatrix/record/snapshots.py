@@ -35,8 +35,10 @@ _LISTENING = 0.02
 """Overhead that listening to every step may come to: snapshots share what the budget allows beyond it."""
 _SHARE, _LEAST_SHARE = 0.5, 0.1
 """Part of that, and at least this part of the whole allowance, is set aside where there are probes of snapshots."""
-_RATION = 0.25
+_RATION = 0.5
 """Part of what is saved for a dear probe that cheap ones may use up meanwhile."""
+_CHEAP = 2.0
+"""Probes that cost at most this many times what any snapshot costs are looked at together."""
 _COPIES = 2
 """Copies of the model that are held: the replay, and the parameters at the first snapshot."""
 _ASSUMED_BYTES = 1 << 29
@@ -113,10 +115,9 @@ class Snapshots:
         self._asleep = self._due
         if not self._standings or step < self._due:
             return False
-        next_one = self._fixed() + self._expected(self._upcoming()[0])
-        cheapest = self._fixed() + min(map(self._expected, self._standings))
+        next_one = self._fixed() + self._worth_saving_for()
         saved = self._budget.purse(next_one)
-        missing = min(next_one, cheapest / _RATION) - saved
+        missing = min(next_one, self._of_cheap_ones() / _RATION) - saved
         if missing > 0.0:
             self._asleep = step + self._budget.steps_until(missing / self._share, step)
             return False
@@ -139,7 +140,21 @@ class Snapshots:
         self.leave_out()
 
     def _upcoming(self) -> list[Standing]:
-        return sorted(self._standings, key=lambda s: (s.last, s.probe.priority))
+        return sorted(self._standings, key=lambda s: (s.last, self._expected(s)))
+
+    def _of_cheap_ones(self) -> float:
+        """Seconds expected of a snapshot with the probes that cost little beside what any snapshot costs."""
+        fixed, costs = self._fixed(), [self._expected(standing) for standing in self._standings]
+        return fixed + (sum(cost for cost in costs if cost <= _CHEAP * fixed) or min(costs))
+
+    def _worth_saving_for(self) -> float:
+        """Seconds expected of the next probe that would be paid if the training went on for as long as it did so far.
+
+        A dearer one waits until then, lest a short training saves for what it never gets.
+        """
+        costs = [self._expected(standing) for standing in self._upcoming()]
+        reach = self._budget.put_by() - self._fixed()
+        return next((cost for cost in costs if cost <= reach), min(costs))
 
     def _expected(self, standing: Standing) -> float:
         if standing.seconds is not None:
