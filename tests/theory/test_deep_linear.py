@@ -16,6 +16,7 @@ from separatrix.theory.deep_linear import (
     THEORY,
     aligned_layers,
     clock,
+    coupled_map,
     decoupled_layers,
     descend,
     gaussian_layers,
@@ -75,6 +76,29 @@ def test_very_deep_nets_approach_the_finite_delay_of_infinitely_deep_ones() -> N
     u, s, v = 0.9 * CORRELATION / VARIANCE, CORRELATION / VARIANCE, START
     expected = (np.log(u * (v - s) / (v * (u - s))) / s**2 + 1 / (s * v) - 1 / (s * u)) / VARIANCE
     np.testing.assert_allclose(limit, expected, rtol=1e-12)
+
+
+def test_coupled_modes_follow_the_flow_of_both_layers() -> None:
+    draw = np.random.default_rng(0)
+    hidden = 0.1 * draw.standard_normal((5, 3))
+    correlation, variance = np.array([1.0, 0.7, 0.4]), 0.5
+
+    def flow(time: float, flat: np.ndarray) -> np.ndarray:
+        first, second = flat[:15].reshape(5, 3), flat[15:].reshape(3, 5)
+        missing = np.diag(correlation) - variance * second @ first
+        return np.concatenate([(second.T @ missing).ravel(), (missing @ first.T).ravel()])
+
+    times = [0.0, 2.0, 5.0, 9.0, 40.0]
+    begin = np.concatenate([hidden.ravel(), hidden.T.ravel()])
+    run = integrate.solve_ivp(flow, (0.0, 40.0), begin, "Radau", times, rtol=1e-8, atol=1e-11)
+    expected = np.stack([y[15:].reshape(3, 5) @ y[:15].reshape(5, 3) for y in run.y.T])
+    start = torch.from_numpy(hidden.T @ hidden)
+    found = coupled_map(start, torch.from_numpy(correlation), variance, times)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-5)
+    diagonal = torch.diag(start.diagonal())
+    alone = mode_strengths(start.diagonal().numpy(), correlation, np.full(3, variance), 2, np.array(times))
+    found = coupled_map(diagonal, torch.from_numpy(correlation), variance, times)
+    np.testing.assert_allclose(found.diagonal(dim1=1, dim2=2).numpy(), alone, rtol=1e-9)
 
 
 def test_starts_at_or_above_the_target_are_refused() -> None:

@@ -114,36 +114,42 @@ def product(layers: Layers) -> Tensor:
     return whole
 
 
+def gradients(layers: Layers, moment: Tensor, cross: Tensor) -> tuple[Tensor, Layers]:
+    """The map of a net, (..., outputs, inputs), and the gradients of half the mean squared error by its layers.
+
+    By W_l it is (W_depth ... W_(l+1))' (W E[x x'] - E[y x']) (W_(l-1) ... W_1)'; `moment` is E[x x'], `cross` E[y x'].
+    """
+    below = [layers[0]]
+    for layer in layers[1:]:
+        below.append(layer @ below[-1])
+    error = below[-1] @ moment - cross
+    found = []
+    for index in range(len(layers) - 1, 0, -1):
+        found.append(error @ below[index - 1].mT)
+        error = layers[index].mT @ error
+    return below[-1], [error, *found[::-1]]
+
+
 def descend(
     layers: Layers,
     inputs: Float[Tensor, "n inputs"],
     targets: Float[Tensor, "n outputs"],
-    rate: float | Float[Tensor, " copies"],
+    rate: float,
     steps: Sequence[int],
 ) -> Descent:
     """Full-batch gradient descent on half the mean squared error of copies of a net, weights (copies, out, in).
 
-    The gradient by W_l is (W_depth ... W_(l+1))' (W E[x x'] - E[y x']) (W_(l-1) ... W_1)'. Kept are `steps`,
-    ascending.
+    Kept are `steps`, ascending.
     """
     moment, cross = inputs.T @ inputs / len(inputs), targets.T @ inputs / len(inputs)
     power = targets.square().sum() / len(targets)
-    pace = torch.as_tensor(rate, dtype=torch.float64).reshape(-1, 1, 1)
     kept, maps = set(steps), []
     for step in range(steps[-1] + 1):
-        below = [layers[0]]
-        for layer in layers[1:]:
-            below.append(layer @ below[-1])
+        whole, slopes = gradients(layers, moment, cross)
         if step in kept:
-            maps.append(below[-1])
-        if step == steps[-1]:
-            break
-        push = pace * (below[-1] @ moment - cross)
-        moved = []
-        for index in range(len(layers) - 1, 0, -1):
-            moved.append(layers[index] - push @ below[index - 1].mT)
-            push = layers[index].mT @ push
-        layers = [layers[0] - push, *moved[::-1]]
-    whole = torch.stack(maps)
-    losses = ((whole @ moment - 2.0 * cross) * whole).sum((2, 3)) / 2.0 + power / 2.0
-    return Descent(whole, losses, layers)
+            maps.append(whole)
+        if step < steps[-1]:
+            layers = [layer - rate * slope for layer, slope in zip(layers, slopes, strict=True)]
+    seen = torch.stack(maps)
+    losses = ((seen @ moment - 2.0 * cross) * seen).sum((2, 3)) / 2.0 + power / 2.0
+    return Descent(seen, losses, layers)

@@ -38,6 +38,7 @@ from separatrix.theory._deep_linear_layers import (
     decoupled_layers,
     descend,
     gaussian_layers,
+    gradients,
     orthogonal_layers,
     pretrained_layers,
     product,
@@ -64,9 +65,11 @@ __all__ = [
     "Modes",
     "aligned_layers",
     "clock",
+    "coupled_map",
     "decoupled_layers",
     "descend",
     "gaussian_layers",
+    "gradients",
     "input_output_modes",
     "mode_strengths",
     "orthogonal_layers",
@@ -191,6 +194,25 @@ def time_to_share(share: float, start: Floats, correlation: Floats, variance: Fl
     return np.asarray(ends / _rate(correlation, target, depth), dtype=np.float64)
 
 
+def coupled_map(
+    start: Float[Tensor, "modes modes"],
+    correlation: Float[Tensor, " modes"],
+    variance: float,
+    times: Sequence[float],
+) -> Float[Tensor, "times modes modes"]:
+    """The map U' W V of two balanced layers that start with coupled modes, inputs of one `variance` in all directions.
+
+    With W_1 = Z V' and W_2 = U Z' the map Z'Z solves W' = S W + W S - 2 d W^2, S = diag(correlation), hence (Fukumizu
+    1998) W^-1 = e^-St W_0^-1 e^-St + (d / S) (1 - e^-2St). `start` W_0 is symmetric and positive definite. Small random
+    layers come to this form before they learn, with Z = (W_1 V + W_2' U) / 2, as the difference of both dies away.
+    """
+    inverse = torch.linalg.inv(start)
+    shrunk = torch.exp(-torch.outer(torch.tensor(times, dtype=torch.float64), correlation))
+    bound = torch.diag_embed(variance / correlation * (1.0 - shrunk.square()))
+    found: Tensor = torch.linalg.inv(shrunk[:, :, None] * inverse * shrunk[:, None] + bound)
+    return found
+
+
 @dataclasses.dataclass(frozen=True)
 class DeepLinear:
     """Data of known modes, a net of `depth` layers whose modes start at `start` (modes,), and a learning rate."""
@@ -308,7 +330,7 @@ THEORY = Theory(
     assumptions=(
         "The net is a product of linear layers, trained by full-batch gradient descent on half the squared error.",
         "Right singular vectors of E[y x'] are eigenvectors of E[x x'].",
-        "Layers start aligned with the modes and balanced, or small and random: then up to an early transient.",
+        "Layers start aligned with the modes and balanced, or small and random in a wide net: then nearly so.",
         "The learning rate is small beside 1 / curvature.",
     ),
     papers=(
