@@ -9,6 +9,7 @@ from separatrix.tasks.fashion_mnist import FashionMnist
 from separatrix.tasks.gaussian_mixture import GaussianMixture
 from separatrix.tasks.imbalance import Imbalanced, thin
 from separatrix.tasks.parity import Parity
+from separatrix.tasks.semantic_hierarchy import HierarchyModes, SemanticHierarchy
 from separatrix.tasks.task import Batch, Dataset, Task
 from separatrix.tasks.teacher_student import LinearTeacher, TwoLayerTeacher
 from separatrix.tasks.text import SourceText
@@ -22,9 +23,11 @@ __all__ = [
     "EnsembleWarning",
     "FashionMnist",
     "GaussianMixture",
+    "HierarchyModes",
     "Imbalanced",
     "LinearTeacher",
     "Parity",
+    "SemanticHierarchy",
     "SourceText",
     "Task",
     "TaskError",
