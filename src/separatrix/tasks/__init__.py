@@ -8,6 +8,7 @@ from separatrix.tasks.errors import EnsembleError, EnsembleWarning, TaskError
 from separatrix.tasks.fashion_mnist import FashionMnist
 from separatrix.tasks.gaussian_mixture import GaussianMixture
 from separatrix.tasks.imbalance import Imbalanced, thin
+from separatrix.tasks.in_context_regression import InContextRegression
 from separatrix.tasks.parity import Parity
 from separatrix.tasks.task import Batch, Dataset, Task
 from separatrix.tasks.teacher_student import LinearTeacher, TwoLayerTeacher
@@ -23,6 +24,7 @@ __all__ = [
     "FashionMnist",
     "GaussianMixture",
     "Imbalanced",
+    "InContextRegression",
     "LinearTeacher",
     "Parity",
     "SourceText",
