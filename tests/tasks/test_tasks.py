@@ -30,7 +30,8 @@ from separatrix.tasks import (
 from separatrix.tasks.fashion_mnist import installed
 
 NAMES = sorted(tasks())
-SYNTHETIC = ["gaussian_mixture", "linear_teacher", "matrix_sensing", "parity", "two_layer_teacher", "xor_mixture"]
+REAL = {"digits", "distorted_digits", "fashion_mnist", "imbalanced", "text"}
+SYNTHETIC = [name for name in NAMES if name not in REAL]
 
 
 @pytest.fixture(params=NAMES)

@@ -8,6 +8,7 @@ from separatrix.tasks.errors import EnsembleError, EnsembleWarning, TaskError
 from separatrix.tasks.fashion_mnist import FashionMnist
 from separatrix.tasks.gaussian_mixture import GaussianMixture
 from separatrix.tasks.imbalance import Imbalanced, thin
+from separatrix.tasks.in_context_regression import InContextRegression
 from separatrix.tasks.matrix_sensing import MatrixSensing
 from separatrix.tasks.parity import Parity
 from separatrix.tasks.semantic_hierarchy import HierarchyModes, SemanticHierarchy
@@ -26,6 +27,7 @@ __all__ = [
     "GaussianMixture",
     "HierarchyModes",
     "Imbalanced",
+    "InContextRegression",
     "LinearTeacher",
     "MatrixSensing",
     "Parity",
