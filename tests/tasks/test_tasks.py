@@ -30,7 +30,7 @@ from separatrix.tasks import (
 from separatrix.tasks.fashion_mnist import installed
 
 NAMES = sorted(tasks())
-SYNTHETIC = ["gaussian_mixture", "linear_teacher", "parity", "two_layer_teacher", "xor_mixture"]
+SYNTHETIC = ["gaussian_mixture", "gaussian_views", "linear_teacher", "parity", "two_layer_teacher", "xor_mixture"]
 
 
 @pytest.fixture(params=NAMES)
@@ -43,7 +43,7 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 
 def test_the_first_tasks_are_found() -> None:
-    assert set(NAMES) == {*SYNTHETIC, "digits", "fashion_mnist", "imbalanced", "text"}
+    assert set(NAMES) == {*SYNTHETIC, "digits", "fashion_mnist", "image_views", "imbalanced", "text"}
     assert all(type(member).__doc__ and member.source for member in tasks().values())
 
 
