@@ -75,7 +75,7 @@ def test_a_bad_distortion_is_refused(knob: dict[str, float]) -> None:
 
 
 def test_views_are_of_images_only() -> None:
-    with pytest.raises(TaskError, match="base=.* must be a data set of images"):
+    with pytest.raises(TaskError, match=r"base=.* must be a data set of images"):
         ImageViews(base=_Rows()).sample(3, 0)
 
 
