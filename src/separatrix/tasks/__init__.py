@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from separatrix.runs.discovery import members
+from separatrix.tasks.augmented_views import GaussianViews, ImageViews
 from separatrix.tasks.digits import Digits
 from separatrix.tasks.errors import EnsembleError, EnsembleWarning, TaskError
 from separatrix.tasks.fashion_mnist import FashionMnist
@@ -25,7 +26,9 @@ __all__ = [
     "EnsembleWarning",
     "FashionMnist",
     "GaussianMixture",
+    "GaussianViews",
     "HierarchyModes",
+    "ImageViews",
     "Imbalanced",
     "InContextRegression",
     "LinearTeacher",
