@@ -61,7 +61,7 @@ def mode_response(
     one, zero = torch.ones_like(speed), torch.zeros_like(speed)
     step = torch.stack(
         [one - speed, -momentum * speed, zero, one, momentum * one, zero, one, momentum * one, one], -1
-    ).unflatten(-1, (3, 3))
+    ).reshape(*speed.shape, 3, 3)
     powers = [torch.linalg.matrix_power(step, int(count)) for count in steps]
     stacked = torch.stack(powers) if powers else step.new_zeros(0, *step.shape)
     return stacked[..., 0, 0], stacked[..., 2, 0]
