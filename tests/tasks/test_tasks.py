@@ -30,7 +30,7 @@ from separatrix.tasks import (
 from separatrix.tasks.fashion_mnist import installed
 
 NAMES = sorted(tasks())
-SYNTHETIC = ["gaussian_mixture", "linear_teacher", "parity", "two_layer_teacher", "xor_mixture"]
+SYNTHETIC = ["gaussian_mixture", "linear_teacher", "parity", "single_index", "two_layer_teacher", "xor_mixture"]
 
 
 @pytest.fixture(params=NAMES)

@@ -9,6 +9,7 @@ from separatrix.tasks.fashion_mnist import FashionMnist
 from separatrix.tasks.gaussian_mixture import GaussianMixture
 from separatrix.tasks.imbalance import Imbalanced, thin
 from separatrix.tasks.parity import Parity
+from separatrix.tasks.single_index import SingleIndex
 from separatrix.tasks.task import Batch, Dataset, Task
 from separatrix.tasks.teacher_student import LinearTeacher, TwoLayerTeacher
 from separatrix.tasks.text import SourceText
@@ -25,6 +26,7 @@ __all__ = [
     "Imbalanced",
     "LinearTeacher",
     "Parity",
+    "SingleIndex",
     "SourceText",
     "Task",
     "TaskError",
