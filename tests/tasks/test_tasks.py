@@ -43,7 +43,7 @@ def task(request: pytest.FixtureRequest) -> Task:
 
 
 def test_the_first_tasks_are_found() -> None:
-    assert set(NAMES) == {*SYNTHETIC, "digits", "fashion_mnist", "imbalanced", "text"}
+    assert set(NAMES) == {*SYNTHETIC, "digits", "fashion_mnist", "group_arithmetic", "imbalanced", "text"}
     assert all(type(member).__doc__ and member.source for member in tasks().values())
 
 

@@ -7,6 +7,7 @@ from separatrix.tasks.digits import Digits
 from separatrix.tasks.errors import EnsembleError, EnsembleWarning, TaskError
 from separatrix.tasks.fashion_mnist import FashionMnist
 from separatrix.tasks.gaussian_mixture import GaussianMixture
+from separatrix.tasks.group_arithmetic import GroupArithmetic
 from separatrix.tasks.imbalance import Imbalanced, thin
 from separatrix.tasks.parity import Parity
 from separatrix.tasks.single_index import SingleIndex
@@ -23,6 +24,7 @@ __all__ = [
     "EnsembleWarning",
     "FashionMnist",
     "GaussianMixture",
+    "GroupArithmetic",
     "Imbalanced",
     "LinearTeacher",
     "Parity",
