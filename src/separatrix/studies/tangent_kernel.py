@@ -28,6 +28,7 @@ from separatrix.studies.study import (
     Statement,
     Study,
 )
+from separatrix.theory.tangent_kernel import linearised_changes
 
 _BIAS = 0.1
 _WEIGHT_VARIANCE = {"relu": 2.0, "erf": 1.0}
@@ -129,11 +130,9 @@ def _descend(
 def _linearised(descent: _Descent, targets: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     """Outputs (steps + 1, copies, n + tests) that the kernel (copies, n + tests, n + tests) predicts."""
     count = len(targets)
-    outputs = [descent.outputs[0]]
-    for _ in range(len(descent.outputs) - 1):
-        residual = outputs[-1][:, :count] - targets
-        outputs.append(outputs[-1] - descent.rate[:, None] * (kernel[..., :count] @ residual[..., None])[..., 0])
-    return torch.stack(outputs)
+    residual = descent.outputs[0][:, :count] - targets
+    steps = range(len(descent.outputs))
+    return descent.outputs[0] + linearised_changes(kernel[..., :count], residual, descent.rate, steps)
 
 
 def _distance(one: torch.Tensor, other: torch.Tensor, scale: torch.Tensor) -> float:

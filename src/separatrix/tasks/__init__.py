@@ -8,11 +8,13 @@ from separatrix.tasks.digits import Digits
 from separatrix.tasks.errors import EnsembleError, EnsembleWarning, TaskError
 from separatrix.tasks.fashion_mnist import FashionMnist
 from separatrix.tasks.gaussian_mixture import GaussianMixture
+from separatrix.tasks.group_arithmetic import GroupArithmetic
 from separatrix.tasks.imbalance import Imbalanced, thin
 from separatrix.tasks.in_context_regression import InContextRegression
 from separatrix.tasks.matrix_sensing import MatrixSensing
 from separatrix.tasks.parity import Parity
 from separatrix.tasks.semantic_hierarchy import HierarchyModes, SemanticHierarchy
+from separatrix.tasks.single_index import SingleIndex
 from separatrix.tasks.task import Batch, Dataset, Task
 from separatrix.tasks.teacher_student import LinearTeacher, TwoLayerTeacher
 from separatrix.tasks.text import SourceText
@@ -27,6 +29,7 @@ __all__ = [
     "FashionMnist",
     "GaussianMixture",
     "GaussianViews",
+    "GroupArithmetic",
     "HierarchyModes",
     "ImageViews",
     "Imbalanced",
@@ -35,6 +38,7 @@ __all__ = [
     "MatrixSensing",
     "Parity",
     "SemanticHierarchy",
+    "SingleIndex",
     "SourceText",
     "Task",
     "TaskError",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,9 @@ def compare(
 ) -> dict[str, Residual]:
     """The residual of each series that the run and the theory share, at the steps of the run.
 
+    A theory counts updates of the parameters. Recordings write what belongs to a step, its loss first, as it was before
+    the update of that step, and evaluations as they were after it; the comparison allows for that.
+
     What the theory is about comes from `problem`; else it is drawn at `settings` and `seed`; else both are read from
     the run, which holds them if it was written by `write`.
 
@@ -56,7 +59,8 @@ def compare(
     if not shared:
         names = ", ".join(spec.name for spec in theory.series)
         raise UsageError(f"{run.path} holds none of the series that theory {theory.name} predicts: {names}")
-    return {name: _residual(theory, run.series(name), problem) for name in shared}
+    found = {name: run.series(name) for name in shared}
+    return {name: _residual(theory, series, _updates(run, series), problem) for name, series in found.items()}
 
 
 def _noted(run: Run, theory: Theory) -> tuple[Settings, int]:
@@ -68,8 +72,15 @@ def _noted(run: Run, theory: Theory) -> tuple[Settings, int]:
     return dict(noted.get("settings", {})), int(noted.get("seed", 0))
 
 
-def _residual(theory: Theory, measured: SeriesData, problem: Any) -> Residual:
-    predicted = theory.predicted(problem, [int(step) for step in measured.steps])[measured.name]
+def _updates(run: Run, measured: SeriesData) -> list[int]:
+    """How many updates had been made when each value was measured."""
+    recorded = "parameters" in run.meta and not measured.name.startswith("eval_")
+    before = recorded or ("ensemble" in run.meta and measured.name == "loss")
+    return [max(int(step) - before, 0) for step in measured.steps]
+
+
+def _residual(theory: Theory, measured: SeriesData, updates: Sequence[int], problem: Any) -> Residual:
+    predicted = theory.predicted(problem, updates)[measured.name]
     values = np.asarray(measured.values, dtype=np.float64)
     if values.shape != predicted.shape:
         raise UsageError(
