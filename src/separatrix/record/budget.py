@@ -15,14 +15,14 @@ _CREDIT_SECONDS = 0.6
 
 _ADVANCE_SECONDS = 0.3
 """What may be spent beyond the allowance in the first seconds of training, whatever the budget: nobody notices so
-little, and scripts of a few seconds would else tell nothing. It is paid back by the time the allowance is twice that."""
+little, and scripts of a few seconds would else tell nothing. It is paid back once the allowance is twice that."""
 
 _ADVANCE_WITHIN = 1.0
 """Seconds of training in which most of the advance becomes available, so that it is not spent on the first steps."""
 
 _STEPS_NEVER_LEFT_OUT = 2000
 _SECONDS_NEVER_SAVED = 0.25
-"""What recording the first steps may cost whatever the budget: nobody notices so little, and early dynamics are fast."""
+"""What recording the first steps may cost whatever the budget, for the same reasons."""
 
 _LONGEST_REST = 64
 _SHORT_REST = 4
