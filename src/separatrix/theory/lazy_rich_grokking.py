@@ -209,7 +209,8 @@ class QuadraticNet(nn.Module):
 
     def __init__(self, weights: Float[Tensor, "width d"], scale: float, bend: float) -> None:
         super().__init__()
-        self.hidden = nn.Linear(weights.shape[1], weights.shape[0], bias=False, dtype=torch.float64)
+        # Left uninitialised: torch's initial values would be drawn from its global generator.
+        self.hidden = nn.utils.skip_init(nn.Linear, weights.shape[1], weights.shape[0], bias=False, dtype=weights.dtype)
         self.hidden.weight.data.copy_(weights)
         self.first = weights.clone()
         self.scale, self.bend = scale, bend
