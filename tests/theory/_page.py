@@ -11,7 +11,8 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "theories.md"
 INTRODUCTION = """\
 # Theories
 
-What each theory predicts, where it holds, and how far a training may lie from it.
+What each theory predicts, where it holds, and how far a training may lie from it. [Theory beside experiment](theory.md)
+says which one answers which question about a run of your own.
 
 ```console
 $ separatrix theory list
