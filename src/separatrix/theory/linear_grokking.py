@@ -49,7 +49,7 @@ from separatrix.theory.theory import (
 
 _NODES = 4000
 _LEAST = 1e-9  # the lower edge as good as touches 0 if there are as many examples as inputs, but all is learnt
-_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(32)
+_POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _LAST = 800
 _WORK = 400_000_000  # multiplications of one simulation, about
 _TESTS = 256
