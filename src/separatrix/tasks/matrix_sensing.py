@@ -71,7 +71,8 @@ def _frame(size: int, width: int, generator: torch.Generator) -> Tensor:
     """Orthonormal columns, uniformly distributed."""
     draws = torch.randn(size, width, dtype=torch.float64, generator=generator)
     frame, upper = torch.linalg.qr(draws)
-    return frame * upper.diagonal().sign()
+    signed: Tensor = frame * upper.diagonal().sign()
+    return signed
 
 
 matrix_sensing = MatrixSensing()

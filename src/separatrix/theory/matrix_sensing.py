@@ -74,7 +74,7 @@ class Factors:
     @property
     def spare(self) -> int:
         """Columns beyond the rank."""
-        return self.left.shape[1] - self.rank
+        return int(self.left.shape[1]) - self.rank
 
 
 def gram(problem: Factors, steps: Sequence[int], rate: float | None = None) -> Float[np.ndarray, "steps d d"]:
