@@ -99,7 +99,8 @@ def _running(before: Tensor | None, embedded: Tensor) -> Tensor:
 def _set(covariance: Tensor, offset: float) -> Tensor:
     values, vectors = torch.linalg.eigh(covariance)
     strengths = torch.from_numpy(set_predictor(values.numpy(), offset))
-    return (vectors * strengths) @ vectors.T
+    predictor: Tensor = (vectors * strengths) @ vectors.T
+    return predictor
 
 
 def probe(net: Siamese, shuffle: torch.Generator | None = None) -> float:

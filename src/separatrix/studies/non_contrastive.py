@@ -56,7 +56,7 @@ _PROGRESS_OF_COMMUTATOR = 4.0  # in units of time
 Matrix = Float[np.ndarray, "d d"]
 
 
-def _deviation(settings: Settings, seed: int, *, ignored: bool = False, **choices: object) -> float:
+def _deviation(settings: Settings, choices: Settings, seed: int, *, ignored: bool = False) -> float:
     """Largest distance of a training from the equations of its modes, over the span of the prediction.
 
     With `ignored` those equations leave augmentation out.
@@ -272,9 +272,9 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     kinds = ({"target": "online"}, {"target": "averaged"}, {"predictor": "direct"})
     deviations = []
     for kind in kinds:
-        deviations.append(_deviation(settings, seed, **kind))
+        deviations.append(_deviation(settings, kind, seed))
         progress()
-    ignoring = _deviation(settings, seed, ignored=True, **kinds[0])
+    ignoring = _deviation(settings, kinds[0], seed, ignored=True)
     views = _even(settings)
     balance, slow_balance = _balance(views, seed)
     progress()

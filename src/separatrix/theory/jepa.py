@@ -59,7 +59,7 @@ class Features:
     @property
     def variance(self) -> Float[np.ndarray, " features"]:
         """Variance sigma^2 of x and of y."""
-        return self.covariance / self.coefficient
+        return np.asarray(self.covariance / self.coefficient)
 
     @property
     def layer_start(self) -> float:
@@ -134,7 +134,7 @@ def _advanced(features: Features, strength: Floats, time: float) -> Floats:
     second = velocity(features, strength + time / 2 * first)
     third = velocity(features, strength + time / 2 * second)
     fourth = velocity(features, strength + time * third)
-    return strength + time / 6 * (first + 2 * second + 2 * third + fourth)
+    return np.asarray(strength + time / 6 * (first + 2 * second + 2 * third + fourth))
 
 
 def predict(features: Features, steps: Sequence[int]) -> Curves:
@@ -234,7 +234,7 @@ def _problem(settings: Settings, seed: int) -> Features:
     depth = settings["depth"]
     coefficient = 1 / (1 + settings["noise"] * generator.uniform(0.0, 1.0, count))
     coefficient[0] = 0.98
-    covariance = generator.uniform(0.7, 1.0, count)
+    covariance = np.asarray(generator.uniform(0.7, 1.0, count))
     rate = settings["step_size"] / (depth + 1)
     return Features(covariance, coefficient, settings["initial"], depth, settings["objective"], rate)
 

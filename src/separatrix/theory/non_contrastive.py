@@ -94,7 +94,7 @@ def alignment_rate(
     A commutes with W_p, hence K = alpha total F / 2 - A + 3 eta / 2.
     """
     pull = predictor - total * predictor @ predictor
-    return predictor_rate * total / 2 * features - pull + 1.5 * weight_decay * np.eye(len(features))
+    return np.asarray(predictor_rate * total / 2 * features - pull + 1.5 * weight_decay * np.eye(len(features)))
 
 
 def velocity(views: Views, state: Float[np.ndarray, "3 modes"]) -> Float[np.ndarray, "3 modes"]:
@@ -132,7 +132,7 @@ def _advanced(views: Views, state: Floats, time: float) -> Floats:
     second = velocity(views, state + time / 2 * first)
     third = velocity(views, state + time / 2 * second)
     fourth = velocity(views, state + time * third)
-    return state + time / 6 * (first + 2 * second + 2 * third + fourth)
+    return np.asarray(state + time / 6 * (first + 2 * second + 2 * third + fourth))
 
 
 def _settled(views: Views, state: Floats) -> Floats:
