@@ -102,9 +102,9 @@ def statistics(weights: Float[Tensor, "*copies width d"]) -> Statistics:
 
 
 def outputs(
-    problem: QuadraticProblem, now: Statistics, inputs: Float[Tensor, "*copies k d"]
+    problem: QuadraticProblem, now: Statistics, inputs: Float[Tensor, "*some k d"]
 ) -> Float[Tensor, "*copies k"]:
-    """Of the net with these statistics."""
+    """Of the net with these statistics, at inputs of each copy or the same of all."""
     size = inputs.shape[-1]
     linear = (inputs @ (now.mean - problem.start.mean)[..., None])[..., 0] / math.sqrt(size)
     quadratic = ((inputs @ (now.moment - problem.start.moment)) * inputs).sum(-1) / (2.0 * size)
