@@ -188,7 +188,7 @@ def _peak(values: Sequence[float]) -> float:
 
 
 def _copies(settings: Settings, quick: bool) -> int:
-    return math.ceil((2400 if quick else 9600) / settings["dimension"])
+    return math.ceil((2400 if quick else 9600) / int(settings["dimension"]))
 
 
 def _plan(settings: Settings, quick: bool) -> Plan:
