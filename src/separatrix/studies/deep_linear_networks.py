@@ -4,7 +4,7 @@ Curves: nets on the semantic hierarchy, every item equally often, from layers th
 balanced; strengths of all modes and the steps at which they pass half of their targets are those of the theory
 `deep-linear`. Small random layers of two-layer nets follow its coupled solution. The paper's own statement, that
 decoupled curves also describe small random starts, holds in wide nets only: with as many hidden units as items the
-modes share units, and strengths differ from those curves by 0.08 to 0.2 of their span (the control).
+modes share units, and strengths differ from those curves by 0.07 to 0.2 of their span (the control).
 
 Depth: regression on two outputs from whitened inputs, hidden layers as wide as those; for pretraining twice as many
 inputs of unequal variance, of which the leading ones matter. Times are those until the loss is a fiftieth of what zero
