@@ -4,7 +4,7 @@ Curves: nets on the semantic hierarchy, every item equally often, from layers th
 balanced; strengths of all modes and the steps at which they pass half of their targets are those of the theory
 `deep-linear`. Small random layers of two-layer nets follow its coupled solution. The paper's own statement, that
 decoupled curves also describe small random starts, holds in wide nets only: with as many hidden units as items the
-modes share units, and strengths differ from those curves by 0.08 to 0.2 of their span (the control).
+modes share units, and strengths differ from those curves by 0.07 to 0.2 of their span (the control).
 
 Depth: regression on two outputs from whitened inputs, hidden layers as wide as those; for pretraining twice as many
 inputs of unequal variance, of which the leading ones matter. Times are those until the loss is a fiftieth of what zero
@@ -20,6 +20,7 @@ than a finite limit at any depth; layers that each start at u_0^(1/2) are not.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -28,6 +29,7 @@ import torch
 
 from separatrix.studies.study import (
     Control,
+    Numbers,
     Outcome,
     Paper,
     Plan,
@@ -64,6 +66,7 @@ _DELAYED = (2, 8, 32)
 _TOO_LONG = 3.0  # limits after which a delay is no longer waited for
 
 Maker = Callable[[], Layers]
+_Named = dict[str, Numbers]
 
 
 def _grid(last: float) -> list[int]:
@@ -73,7 +76,7 @@ def _grid(last: float) -> list[int]:
 def _rate(tree: SemanticHierarchy, depth: float) -> float:
     """Steps that are `_STEP` of 1 / the largest curvature, depth (s/d)^(2 - 2/depth) d, once all is learned."""
     target = float(tree.modes.values[0]) * tree.items
-    return _STEP * tree.items / (depth * target ** (2.0 - 2.0 / depth))
+    return float(_STEP * tree.items / (depth * target ** (2.0 - 2.0 / depth)))
 
 
 def _strengths(tree: SemanticHierarchy, way: Descent) -> np.ndarray:
@@ -108,7 +111,7 @@ def _by_level(tree: SemanticHierarchy, values: np.ndarray) -> list[float]:
     return [float(values[level == index].mean()) for index in range(-1, tree.levels)]
 
 
-def _curves(settings: Settings, tree: SemanticHierarchy, draw: torch.Generator) -> tuple[dict[str, object], ...]:
+def _curves(settings: Settings, tree: SemanticHierarchy, draw: torch.Generator) -> tuple[_Named, _Named]:
     """Measured numbers and controls of one aligned net on the hierarchy, and of its twin on shuffled properties."""
     depth, count = settings["layers"], tree.items
     modes, variance = tree.modes, np.full(count, 1.0 / count)
@@ -127,12 +130,12 @@ def _curves(settings: Settings, tree: SemanticHierarchy, draw: torch.Generator) 
     clock = rate * np.asarray(steps, dtype=np.float64)
     expected, deeper = (mode_strengths(start, correlation, variance, n, clock) for n in (depth, depth + 1))
     when = _late(tree, steps, seen) * rate
-    measured = {
+    measured: _Named = {
         "strengths_follow_their_curves": _apart(seen, expected),
         "transitions_are_on_time": float(np.abs(when / times[0] - 1).max()),
         "broad_distinctions_first": _by_level(tree, when / rate),
     }
-    controls = {
+    controls: _Named = {
         "one_layer_more": _apart(seen, deeper),
         "one_layer_more_in_time": float(np.abs(when / times[1] - 1).max()),
         "shuffled_properties": _by_level(tree, _late(tree, steps, strange)),
@@ -265,7 +268,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
         found = []
         for depth in depths:
             sizes = [data.inputs.shape[1], *[units] * (depth - 1), _OUTPUTS]
-            found.append(_learning_time(data, lambda sizes=sizes: make(sizes), depth, copies))
+            found.append(_learning_time(data, functools.partial(make, sizes), depth, copies))
             progress()
         return found
 

@@ -21,8 +21,8 @@ def random_orthogonal(rows: int, columns: int, generator: torch.Generator) -> Fl
     """Orthonormal columns, or rows where those are fewer, uniformly distributed; float64."""
     tall = torch.randn(max(rows, columns), min(rows, columns), dtype=torch.float64, generator=generator)
     basis, upper = torch.linalg.qr(tall)
-    basis = basis * upper.diagonal().sign()
-    return basis if rows >= columns else basis.T.contiguous()
+    turned: Tensor = basis * upper.diagonal().sign()
+    return turned if rows >= columns else turned.T.contiguous()
 
 
 def decoupled_layers(
