@@ -327,7 +327,7 @@ THEORY = Theory(
         ),
         Setting("inputs", "int", 48, "inputs", 20, 80),
         Setting("outputs", "int", 1, "outputs", 1, 4),
-        Setting("ratio", "float", 0.6, "inputs over training examples", 0.2, 0.8),
+        Setting("ratio", "float", 0.75, "inputs over training examples", 0.2, 0.8),
         Setting("rate", "float", 1.0, "learning rate over 1 / largest curvature", 0.4, 1.6),
         Setting("decay", "float", 0.0, "weight decay over the mean curvature", 0.0, 0.02),
         Setting("init", "float", 1.0, "variance of the student's weights at the start over the teacher's", 0.25, 4.0),

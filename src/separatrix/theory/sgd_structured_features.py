@@ -270,7 +270,7 @@ def _simulate(problem: Problem, steps: Sequence[int], seed: int) -> Simulation:
 
 
 def _start(problem: Problem, seen: Prediction) -> float:
-    expected = (problem.spectrum @ problem.weights**2 + problem.noise**2) / 2.0
+    expected = (float(problem.spectrum @ problem.weights**2) + problem.noise**2) / 2.0
     return abs(float(seen["eval_loss"][0]) / expected - 1.0)
 
 
