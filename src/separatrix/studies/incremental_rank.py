@@ -151,8 +151,8 @@ def _shares(found: list[float], expected: list[float]) -> list[float]:
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     weakest = settings["ratio"] ** (settings["rank"] - 1)
-    work = _steps(weakest, settings["rate"]) * (1 + settings["ratio"]) * settings["size"] ** 4
-    return Plan(runs=2, seconds=0.3 + 2e-10 * work)
+    steps = _steps(weakest, settings["rate"]) * (1 + settings["ratio"])
+    return Plan(runs=2, seconds=0.3 + steps * (3e-4 + 2e-10 * settings["size"] ** 4))
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:
