@@ -141,10 +141,11 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     relative = {task: loss / power for task, (loss, power) in shifted.items()}
     at_home = home[0] / home[1]
 
-    def of_random(**changes: float | int) -> float:
-        return _relative(other, dataclasses.replace(random, **changes), effort, generator)
+    def endless(layer: Layer, task: InContextRegression) -> float:
+        return _relative(layer, dataclasses.replace(task, length=_LONGEST * task.length), effort, generator)
 
-    endless = {"length": _LONGEST * random.length}
+    random_queries = dataclasses.replace(random, query_scale=shift)
+    random_covariates = dataclasses.replace(random, covariate_scale=shift)
     start = small_start(fixed.dimension, _SCALE, generator)
     least, _ = _exact(random, random)
     random_loss = _errors(other, random, effort.precise, generator).tolist()[0]
@@ -156,19 +157,22 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
             "loss": home[0] / _exact(fixed, fixed)[0],
             "shifted_loss": [shifted[task][0] / _exact(task, fixed)[0] for task in (tasks, queries, longer)],
             "shifts_survived": [relative[task] / at_home for task in (tasks, queries)],
-            "covariate_shift_breaks": [relative[covariates], of_random(covariate_scale=shift)],
+            "covariate_shift_breaks": [
+                relative[covariates],
+                _relative(other, random_covariates, effort, generator),
+            ],
             "random_minimum": _distances(other, random)[0],
             "random_loss": random_loss / least,
-            "random_stays_wrong": of_random(**endless),
+            "random_stays_wrong": endless(other, random),
         },
         controls={
             "start": _distances(start, fixed),
             "inverse_covariance": _distance(layer.step, inverse),
             "untrained_loss": _errors(start, fixed, effort, generator).tolist()[0] / seen.least_loss,
             "covariates_shifted": relative[covariates] / at_home,
-            "queries_shifted": [relative[queries], of_random(query_scale=shift)],
+            "queries_shifted": [relative[queries], _relative(other, random_queries, effort, generator)],
             "fixed_covariance": _distances(other, fixed)[0],
-            "fixed_on_long_prompts": _relative(layer, dataclasses.replace(fixed, **endless), effort, generator),
+            "fixed_on_long_prompts": endless(layer, fixed),
         },
         series={"step": layer.step.diagonal().tolist(), "random_step": other.step.diagonal().tolist()},
     )

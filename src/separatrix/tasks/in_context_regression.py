@@ -110,7 +110,8 @@ class InContextRegression(Task):
         gram = inputs.mT @ inputs + self.noise**2 * torch.eye(self.dimension, dtype=torch.float64)
         weights = torch.linalg.pinv(gram, hermitian=True) @ inputs.mT @ labels
         query = tokens[:, -1, :-1].double() * deviations
-        return (query[:, None] @ weights)[:, 0, 0].to(self.dtype)
+        predicted: Tensor = (query[:, None] @ weights)[:, 0, 0].to(self.dtype)
+        return predicted
 
 
 in_context_regression = InContextRegression()
