@@ -108,18 +108,19 @@ def _random(ratio: float, step_size: float, copies: int, seed: int) -> tuple[flo
     generator = np.random.default_rng(seed)
     basis = np.linalg.qr(generator.standard_normal((_SPECTRUM, _SPECTRUM)))[0]
     gamma = (basis * eigenvalues) @ basis.T
-    found = []
-    for _ in range(copies):
-        start = _SMALL * generator.standard_normal((2, _SPECTRUM))
-        supposed = Twins(eigenvalues, effective_start(start, basis), step_size / 8)
-        norms = dataclasses.replace(supposed, start=np.linalg.norm(start @ basis[:, :2], axis=0))
-        last = 1.3 * step_times(supposed.learned, supposed.start).max() / supposed.rate
-        steps = _grid(math.ceil(last))
-        course = descend(start, gamma, supposed.rate, steps)
-        embedded = course @ gamma @ course.transpose(0, 2, 1)
-        loss = ((embedded - np.eye(2)) ** 2).sum((1, 2))
-        found.append([float(np.abs(loss - predict(twins, steps)["loss"]).max()) for twins in (supposed, norms)])
-    right, wrong = np.mean(found, axis=0)
+    starts = _SMALL * generator.standard_normal((copies, 2, _SPECTRUM))
+    effective = np.stack([effective_start(start, basis) for start in starts])
+    norms = np.linalg.norm(starts @ basis[:, :2], axis=1)
+    rate = step_size / 8
+    steps = _grid(math.ceil(1.3 * max(step_times(eigenvalues[:2], start).max() for start in effective) / rate))
+    course = descend(starts, gamma, rate, steps)
+    embedded = course @ gamma @ course.swapaxes(-1, -2)
+    loss = ((embedded - np.eye(2)) ** 2).sum((-1, -2))
+
+    def distance(start: Float[np.ndarray, " 2"], losses: Float[np.ndarray, " steps"]) -> float:
+        return float(np.abs(losses - predict(Twins(eigenvalues, start, rate), steps)["loss"]).max())
+
+    right, wrong = (np.mean([*map(distance, supposed, loss.T)]) for supposed in (effective, norms))
     return float(right), float(wrong)
 
 
@@ -211,7 +212,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     progress()
     equal = _aligned(dataclasses.replace(twins, eigenvalues=np.ones(embeddings + 2)), seed)
     progress()
-    right, wrong = _random(ratio, step_size, 4 if quick else 16, seed)
+    right, wrong = _random(ratio, step_size, 16 if quick else 64, seed)
     progress()
     cross_view, ordinary = _kernel_pca(seed)
     progress()

@@ -105,19 +105,19 @@ def _curves(singular: Floats, embedded: Floats) -> Curves:
 
 
 def descend(
-    weights: Float[np.ndarray, "embeddings inputs"],
+    weights: Float[np.ndarray, "*copies embeddings inputs"],
     gamma: Float[np.ndarray, "inputs inputs"],
     rate: float,
     steps: Sequence[int],
-) -> Float[np.ndarray, "steps embeddings inputs"]:
-    """Weights after so many steps of gradient descent on |W Gamma W' - I|^2."""
+) -> Float[np.ndarray, "steps *copies embeddings inputs"]:
+    """Weights after so many steps of gradient descent on |W Gamma W' - I|^2, for each copy."""
     wanted, found = set(steps), {}
-    one = np.eye(len(weights))
+    one = np.eye(weights.shape[-2])
     for step in range(max(steps) + 1):
         if step in wanted:
             found[step] = weights
         product = weights @ gamma
-        weights = weights - 4 * rate * (product @ weights.T - one) @ product
+        weights = weights - 4 * rate * (product @ np.swapaxes(weights, -1, -2) - one) @ product
     return np.stack([found[step] for step in steps])
 
 
