@@ -60,7 +60,8 @@ def circuit_amplitudes(logits: Float[Tensor, "*batch pairs p"]) -> Float[Tensor,
 def circuit_logits(amplitudes: Float[Tensor, "*batch frequencies"], p: int) -> Float[Tensor, "*batch p"]:
     """sum_k amplitude_k cos(w_k d) for d = a + b - c = 0 ... p - 1."""
     angles = torch.arange(1, (p + 1) // 2, dtype=torch.float64)[:, None] * torch.arange(p, dtype=torch.float64)
-    return amplitudes @ (2.0 * math.pi / p * angles).cos()
+    logits: Tensor = amplitudes @ (2.0 * math.pi / p * angles).cos()
+    return logits
 
 
 def circuit_loss(amplitudes: Float[Tensor, "*batch frequencies"], p: int) -> Float[Tensor, "*batch"]:

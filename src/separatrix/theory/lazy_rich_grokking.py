@@ -247,7 +247,7 @@ def _simulate(problem: QuadraticProblem, steps: Sequence[int], seed: int) -> Sim
             measures = kernel_alignment(now, wanted, centred=True), 1.0 - kernel_alignment(now, first), along
             found.append([float(value.detach()) for value in (loss, squares.mean(), *measures)])
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
     names = [spec.name for spec in THEORY.series]
     curves = dict(zip(names, np.array(found).T, strict=True))
