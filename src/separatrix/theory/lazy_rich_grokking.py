@@ -209,9 +209,9 @@ class QuadraticNet(nn.Module):
 
     def __init__(self, weights: Float[Tensor, "width d"], scale: float, bend: float) -> None:
         super().__init__()
-        # Left uninitialised: torch's initial values would be drawn from its global generator.
-        self.hidden = nn.utils.skip_init(nn.Linear, weights.shape[1], weights.shape[0], bias=False, dtype=weights.dtype)
-        self.hidden.weight.data.copy_(weights)
+        # Built without values, which torch would draw from its global generator.
+        self.hidden = nn.Linear(weights.shape[1], weights.shape[0], bias=False, dtype=weights.dtype, device="meta")
+        self.hidden.weight = nn.Parameter(weights.clone())
         self.first = weights.clone()
         self.scale, self.bend = scale, bend
 
