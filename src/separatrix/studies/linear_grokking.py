@@ -228,7 +228,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     without = curves(spectrum, dataclasses.replace(decayed, decay=0.0), threshold, steps)
     progress()
 
-    grown = [_grok(settings, each, outputs, None, copies, generator) for each in _RATIOS]
+    grown = [_grok(settings, each, outputs, None, 2 * copies, generator) for each in _RATIOS]
     gaps, expected_gaps = zip(*(each.gaps for each in grown), strict=True)
     progress()
 
