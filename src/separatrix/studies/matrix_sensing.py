@@ -262,7 +262,7 @@ def _drifts(seen: Measurements, start: Pair, sizes: _Sizes, progress: Progress) 
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     steps = _sizes(settings).late[-1]
-    return Plan(runs=6, seconds=1.0 + 1.5e-10 * steps * settings["size"] ** 4)
+    return Plan(runs=6, seconds=1.0 + 2.2e-10 * steps * settings["size"] ** 4)
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:
