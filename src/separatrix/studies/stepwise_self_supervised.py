@@ -53,8 +53,8 @@ _SPECTRUM = 6  # inputs of random starts
 _POINTS = 200
 _PAIRS, _SWAYS = 24, 0.6  # of the kernel's data: pairs, and standard deviation of what differs between views
 _KERNEL_STEP, _KERNEL_STEPS = 0.05, 6000  # over 1 / gamma_1
-_IMAGES, _NET_EMBEDDINGS, _NET_STEP, _NET_STEPS = 256, 5, 0.3, 600
-_SMALL_NET, _LARGE_NET = 1e-5, 1.5
+_IMAGES, _NET_EMBEDDINGS, _NET_STEP, _NET_STEPS = 256, 5, 0.3, 1000
+_SMALL_NET, _LARGE_NET = 1e-8, 1.5
 
 
 def _grid(last: int) -> list[int]:
@@ -258,7 +258,7 @@ study = Study(
         ),
         Setting("ratio", "float", 2.5, "of successive eigenvalues of the cross-view covariance", 1.6, 6.4),
         Setting("initial", "float", 0.01, "typical strength of aligned starts", 0.002, 0.02),
-        Setting("step_size", "float", 0.01, "learning rate times 8 gamma_1", 0.004, 0.016),
+        Setting("step_size", "float", 0.008, "learning rate times 8 gamma_1", 0.003, 0.012),
         Setting("width", "int", 64, "hidden units of the net", 32, 128),
     ),
     statements=(
@@ -306,5 +306,5 @@ study = Study(
     ),
     plan=_plan,
     run=_run,
-    smoke={"embeddings": 2, "step_size": 0.016, "width": 32},
+    smoke={"embeddings": 2, "step_size": 0.012, "width": 32},
 )
