@@ -73,7 +73,8 @@ def circuit_loss(amplitudes: Float[Tensor, "*batch frequencies"], p: int) -> Flo
 def frequency_norms(table: Float[Tensor, "*batch p columns"]) -> Float[Tensor, "*batch frequencies"]:
     """Norm of what each frequency contributes to a table with one row for each residue, such as an embedding."""
     waves = torch.fft.rfft(table, dim=-2, norm="ortho")[..., 1:, :]
-    return math.sqrt(2.0) * waves.abs().square().sum(-1).sqrt()
+    norms: Tensor = math.sqrt(2.0) * waves.abs().square().sum(-1).sqrt()
+    return norms
 
 
 def gini(values: Float[Tensor, "*batch n"]) -> Float[Tensor, "*batch"]:
