@@ -209,7 +209,9 @@ class QuadraticNet(nn.Module):
 
     def __init__(self, weights: Float[Tensor, "width d"], scale: float, bend: float) -> None:
         super().__init__()
-        self.hidden = nn.Linear(weights.shape[1], weights.shape[0], bias=False, dtype=torch.float64)
+        self.hidden: nn.Linear = nn.utils.skip_init(  # type: ignore[no-untyped-call]
+            nn.Linear, *weights.T.shape, bias=False, dtype=torch.float64
+        )
         self.hidden.weight.data.copy_(weights)
         self.first = weights.clone()
         self.scale, self.bend = scale, bend
