@@ -101,17 +101,17 @@ def test_steps_too_short_to_record_are_left_out_until_the_budget_holds(time: Sim
 
 
 def test_the_first_steps_are_never_left_out(time: Simulated) -> None:
-    budget = Budget(0.01)
+    budget = Budget(0.05)
     budget.start()
-    spend(time, budget, 0.2)
+    spend(time, budget, 0.24)
     assert all(budget.steps_to_rest(step) == 0 for step in range(1, 2001))
     assert budget.steps_to_rest(2001) > 0
 
 
 def test_first_steps_that_cost_more_than_a_moment_may_be_left_out(time: Simulated) -> None:
-    budget = Budget(0.01)
+    budget = Budget(0.05)
     budget.start()
-    spend(time, budget, 0.3)
+    spend(time, budget, 0.4)
     assert budget.steps_to_rest(100) > 0
 
 
@@ -120,9 +120,9 @@ def test_steps_that_a_saving_makes_up_for_are_left_out_a_few_at_a_time(time: Sim
     budget.set_aside(0.5)
     budget.start()
     time.now += 100.0
-    spend(time, budget, 0.6 * 0.8 * 0.05 * 100.6)
+    spend(time, budget, 0.6 * 0.75 * 0.05 * 100.6)
     assert 1 <= budget.steps_to_rest(10_000) <= 4
-    spend(time, budget, 0.5 * 0.8 * 0.05 * 100.6)
+    spend(time, budget, 0.5 * 0.75 * 0.05 * 100.6)
     assert budget.steps_to_rest(10_000) > 4
 
 

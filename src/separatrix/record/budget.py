@@ -6,23 +6,24 @@ import dataclasses
 import math
 import time
 
-_SHARE_TO_SPEND = 0.8
+_SHARE_TO_SPEND = 0.75
 """Part of the allowance that measured work may take; the rest covers what cannot be measured from inside: caches, the
 interpreter lock shared with the writing thread, slower calls while hooks are armed."""
 
 _CREDIT_SECONDS = 0.6
 """Training time taken for granted at the start, because early dynamics are fast and must be seen."""
 
-_ADVANCE_SECONDS = 0.3
-"""What may be spent beyond the allowance in the first seconds of training, whatever the budget: nobody notices so
-little, and scripts of a few seconds would else tell nothing. It is paid back once the allowance is twice that."""
+_ADVANCE_SECONDS, _ADVANCE_OF = 0.3, 6.0
+"""What may be spent beyond the allowance in the first seconds of training, at most, and of how many seconds of training
+it is the budget: nobody notices so little, and scripts of a few seconds would else tell nothing. It is paid back once the
+allowance is twice that."""
 
 _ADVANCE_WITHIN = 1.0
 """Seconds of training in which most of the advance becomes available, so that it is not spent on the first steps."""
 
 _STEPS_NEVER_LEFT_OUT = 2000
-_SECONDS_NEVER_SAVED = 0.25
-"""What recording the first steps may cost whatever the budget, for the same reasons."""
+_SECONDS_NEVER_SAVED, _NEVER_SAVED_OF = 0.25, 5.0
+"""What recording the first steps may cost, likewise."""
 
 _LONGEST_REST = 64
 _SHORT_REST = 4
@@ -55,6 +56,7 @@ class Budget:
         self.fraction = fraction
         self.spent = 0.0
         self._rate = _SHARE_TO_SPEND * fraction
+        self._never_saved = min(_SECONDS_NEVER_SAVED, _NEVER_SAVED_OF * fraction)
         self._started: float | None = None
         self._forgotten = 0.0
         self._purses: dict[str, Purse] = {}
@@ -81,8 +83,9 @@ class Budget:
         """Seconds that all work together may have taken by now."""
         seconds = self.training_seconds()
         earned = self._rate * (seconds + _CREDIT_SECONDS)
-        unpaid = max(0.0, 1.0 - self._rate * seconds / (2.0 * _ADVANCE_SECONDS))
-        return earned - _ADVANCE_SECONDS * unpaid * math.expm1(-seconds / _ADVANCE_WITHIN)
+        advance = min(_ADVANCE_SECONDS, _ADVANCE_OF * self.fraction)
+        unpaid = max(0.0, 1.0 - self._rate * seconds / (2.0 * advance))
+        return earned - advance * unpaid * math.expm1(-seconds / _ADVANCE_WITHIN)
 
     def balance(self, wanted: float = 0.0) -> float:
         """Seconds that may be spent now; negative when the allowance is overdrawn.
@@ -146,7 +149,7 @@ class Budget:
         first steps are recorded as long as all of them together cost a fraction of a second.
         """
         deficit = -self.balance()
-        early = step <= _STEPS_NEVER_LEFT_OUT and self._spent_on_steps() <= _SECONDS_NEVER_SAVED
+        early = step <= _STEPS_NEVER_LEFT_OUT and self._spent_on_steps() <= self._never_saved
         if early or deficit <= 0.0:
             return 0
         earned_by_a_step = self._rate * self.training_seconds() / step
