@@ -120,9 +120,9 @@ def test_steps_that_a_saving_makes_up_for_are_left_out_a_few_at_a_time(time: Sim
     budget.set_aside(0.5)
     budget.start()
     time.now += 100.0
-    spend(time, budget, 0.6 * 0.75 * 0.05 * 100.6)
+    spend(time, budget, 0.6 * 0.7 * 0.05 * 100.6)
     assert 1 <= budget.steps_to_rest(10_000) <= 4
-    spend(time, budget, 0.5 * 0.75 * 0.05 * 100.6)
+    spend(time, budget, 0.5 * 0.7 * 0.05 * 100.6)
     assert budget.steps_to_rest(10_000) > 4
 
 
