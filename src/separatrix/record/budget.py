@@ -15,8 +15,8 @@ _CREDIT_SECONDS = 0.6
 
 _ADVANCE_SECONDS, _ADVANCE_OF = 0.3, 6.0
 """What may be spent beyond the allowance in the first seconds of training, at most, and of how many seconds of training
-it is the budget: nobody notices so little, and scripts of a few seconds would else tell nothing. It is paid back once the
-allowance is twice that."""
+it is the budget: nobody notices so little, and scripts of a few seconds would else tell nothing. It is paid back once
+the allowance is twice that."""
 
 _ADVANCE_WITHIN = 1.0
 """Seconds of training in which most of the advance becomes available, so that it is not spent on the first steps."""
