@@ -17,10 +17,9 @@ import separatrix
 from separatrix.record import budget, recording
 from separatrix.record.replay import ReplayError, find_link
 from separatrix.record.snapshot import Snapshot, snapshot_of
-from separatrix.record.snapshots import Snapshots
+from separatrix.record.snapshot_schedule import Schedule
 from separatrix.runs.probe import Moment, Probe, Reading
 from separatrix.runs.types import SeriesSpec
-from separatrix.runs.writer import RunWriter
 
 
 @pytest.fixture
@@ -439,32 +438,33 @@ def test_sparse_lookups_are_replayed_with_whole_gradients(snapshots: list[Any], 
 
 
 @pytest.mark.parametrize(
-    ("put_by", "saved", "wanted", "rationed"),
+    ("put_by", "saved", "wanted", "paid"),
     [
-        (200.0, 3.9, False, None),
-        (200.0, 4.0, True, 0.5),
-        (200.0, 101.0, True, 1.0),
+        (200.0, 3.9, False, 0.0),
+        (200.0, 4.0, True, 2.0),  # half of what is saved, so that the other half goes on being saved
+        (200.0, 101.0, True, 101.0),
         # Out of reach: if the training goes on for as long as it did, the dear one is still not paid.
-        (50.0, 1.9, False, None),
-        (50.0, 2.0, True, 1.0),
+        (50.0, 1.9, False, 0.0),
+        (50.0, 2.0, True, 2.0),
     ],
 )
 def test_cheap_probes_run_while_a_dear_one_is_saved_for(
-    put_by: float, saved: float, wanted: bool, rationed: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    put_by: float, saved: float, wanted: bool, paid: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     series = (SeriesSpec("nothing"),)
     cheap = Probe("cheap", Moment.SNAPSHOT, series, lambda view, state: (), "cheap", priority=60)
     dear = Probe("dear", Moment.SNAPSHOT, series, lambda view, state: (), "dear", priority=30)
     allowance = budget.Budget(0.1)
-    writer = RunWriter(tmp_path / "run")
-    snapshots = Snapshots(writer, [cheap, dear], allowance)
-    for standing in snapshots._standings:
-        standing.last = 0 if standing.probe is cheap else -1
-    monkeypatch.setattr(snapshots, "_fixed", lambda: 1.0)
-    monkeypatch.setattr(snapshots, "_expected", lambda standing: 100.0 if standing.probe is dear else 1.0)
+    schedule = Schedule([cheap, dear], allowance)
+    schedule.learn(gradient=1.0, fixed=1.0)
+    for standing in schedule.standings:
+        standing.last, standing.seconds = (0, 1.0) if standing.probe is cheap else (-1, 100.0)
     monkeypatch.setattr(allowance, "purse", lambda wanted=0.0, name="snapshots": saved)
     monkeypatch.setattr(allowance, "put_by", lambda name="snapshots": put_by)
-    assert snapshots.plan(1) is wanted
-    assert rationed is None or snapshots._ration == rationed
-    assert snapshots.asleep_until(1) >= 2
-    writer.close()
+    assert [standing.probe for standing in schedule.upcoming()] == [dear, cheap]
+    assert schedule.plan(1) is wanted
+    assert schedule.asleep_until(1) >= 2
+    if wanted:
+        for standing in schedule.standings:
+            assert schedule.pays(standing, paid - standing.seconds - 1e-9)
+            assert not schedule.pays(standing, paid - standing.seconds + 1e-9)

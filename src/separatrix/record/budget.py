@@ -22,8 +22,7 @@ _ADVANCE_WITHIN = 1.0
 """Seconds of training in which most of the advance becomes available, so that it is not spent on the first steps."""
 
 _STEPS_NEVER_LEFT_OUT = 2000
-_SECONDS_NEVER_SAVED, _NEVER_SAVED_OF = 0.25, 5.0
-"""What recording the first steps may cost, likewise."""
+"""First steps that are recorded whatever the allowance, as long as they cost no more than the advance."""
 
 _LONGEST_REST = 64
 _SHORT_REST = 4
@@ -56,7 +55,7 @@ class Budget:
         self.fraction = fraction
         self.spent = 0.0
         self._rate = _SHARE_TO_SPEND * fraction
-        self._never_saved = min(_SECONDS_NEVER_SAVED, _NEVER_SAVED_OF * fraction)
+        self._advance = min(_ADVANCE_SECONDS, _ADVANCE_OF * fraction)
         self._started: float | None = None
         self._forgotten = 0.0
         self._purses: dict[str, Purse] = {}
@@ -83,9 +82,8 @@ class Budget:
         """Seconds that all work together may have taken by now."""
         seconds = self.training_seconds()
         earned = self._rate * (seconds + _CREDIT_SECONDS)
-        advance = min(_ADVANCE_SECONDS, _ADVANCE_OF * self.fraction)
-        unpaid = max(0.0, 1.0 - self._rate * seconds / (2.0 * advance))
-        return earned - advance * unpaid * math.expm1(-seconds / _ADVANCE_WITHIN)
+        unpaid = max(0.0, 1.0 - self._rate * seconds / (2.0 * self._advance))
+        return earned - self._advance * unpaid * math.expm1(-seconds / _ADVANCE_WITHIN)
 
     def balance(self, wanted: float = 0.0) -> float:
         """Seconds that may be spent now; negative when the allowance is overdrawn.
@@ -149,7 +147,7 @@ class Budget:
         first steps are recorded as long as all of them together cost a fraction of a second.
         """
         deficit = -self.balance()
-        early = step <= _STEPS_NEVER_LEFT_OUT and self._spent_on_steps() <= self._never_saved
+        early = step <= _STEPS_NEVER_LEFT_OUT and self._spent_on_steps() <= self._advance
         if early or deficit <= 0.0:
             return 0
         earned_by_a_step = self._rate * self.training_seconds() / step

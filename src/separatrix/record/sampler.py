@@ -231,10 +231,11 @@ class Sampler:
 
     def _learn(self) -> None:
         taken = sum(self._taken.values())
-        name = _LIGHT if self._is_light else _WHOLE
-        self._budget.take_from_purse(
-            taken if self._is_light else min(taken, max(0.0, self._budget.purse(taken, name))), name
-        )
+        if self._is_light:
+            self._budget.take_from_purse(taken, _LIGHT)
+        else:
+            # What the purse does not hold was paid from the balance.
+            self._budget.take_from_purse(min(taken, max(0.0, self._budget.purse(taken, _WHOLE))), _WHOLE)
         for key, seconds in self._taken.items():
             known = self._costs.get(key)
             self._costs[key] = seconds if known is None else known + _LEARNING * (seconds - known)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from separatrix.record import patches, replay
-from separatrix.record.budget import Budget, next_due
+from separatrix.record.budget import Budget
 from separatrix.record.isolation import in_words
 from separatrix.record.losses import WATCHED
 from separatrix.record.ownership import Model, flattened_tensors
@@ -19,6 +19,7 @@ from separatrix.record.process import used_bytes
 from separatrix.record.replay import Call, Link, ReplayError, copied
 from separatrix.record.shadow import RandomState, Shadow, copied_bytes, undisturbed
 from separatrix.record.snapshot import Batch, OutOfTimeError, Snapshot
+from separatrix.record.snapshot_schedule import Schedule, Standing
 from separatrix.record.subject import Subject
 from separatrix.record.tracks import Track
 from separatrix.runs.errors import SeparatrixError
@@ -27,18 +28,9 @@ from separatrix.runs.types import SeriesSpec
 from separatrix.runs.writer import RunWriter
 
 _FAILURES_ALLOWED = 3
-_LEARNING = 0.3
 _PATIENCE = 2.0
 """A probe is given this multiple of the time expected of it."""
 _SHORTEST_SECONDS = 0.02
-_LISTENING = 0.02
-"""Overhead that listening to every step may come to: snapshots share what the budget allows beyond it."""
-_SHARE, _LEAST_SHARE = 0.5, 0.1
-"""Part of that, and at least this part of the whole allowance, is set aside where there are probes of snapshots."""
-_RATION = 0.5
-"""Part of what is saved for a dear probe that cheap ones may use up meanwhile."""
-_CHEAP = 2.0
-"""Probes that cost at most this many times what any snapshot costs are looked at together."""
 _COPIES = 2
 """Copies of the model that are held: the replay, and the parameters at the first snapshot."""
 _ASSUMED_BYTES = 1 << 29
@@ -60,16 +52,6 @@ class Exposure:
     why: str = "no loss was backwarded that the model's output leads to"
 
 
-@dataclasses.dataclass
-class Standing:
-    """What is known of a probe's cost and when it ran."""
-
-    probe: Probe
-    seconds: float | None = None
-    last: int = -1
-    failures: int = 0
-
-
 class MemoryBudgetError(SeparatrixError):
     """A model too large to be copied within the memory budget."""
 
@@ -81,10 +63,7 @@ class Snapshots:
         self._writer = writer
         self._budget = budget
         self._memory_budget = memory_budget
-        chosen = sorted((p for p in probes if p.moment is Moment.SNAPSHOT), key=lambda p: p.priority)
-        self._standings = [Standing(probe) for probe in chosen]
-        self._due = self._asleep = self._step = 1
-        self._ration = 1.0
+        self._schedule = Schedule([probe for probe in probes if probe.moment is Moment.SNAPSHOT], budget)
         self._wanted = False
         self._exposure: Exposure | None = None
         self._shadow: Shadow | None = None
@@ -92,13 +71,8 @@ class Snapshots:
         self._initial: dict[str, torch.Tensor] | None = None
         self._memory: dict[str, Any] = {}
         self._said: set[str] = set()
-        self._gradient_seconds: float | None = None
-        self._fixed_seconds: float | None = None
         self._developing = False
         self._compiled = False
-        self._share = max(_LEAST_SHARE, _SHARE * (1.0 - _LISTENING / budget.fraction))
-        if self._standings:
-            budget.set_aside(self._share)
 
     @property
     def developing(self) -> bool:
@@ -110,24 +84,12 @@ class Snapshots:
     def plan(self, step: int) -> bool:
         """Whether `step` is to be caught: one is due and its next probe can be paid."""
         self._exposure = None
-        self._wanted = False
-        self._step = step
-        self._asleep = self._due
-        if not self._standings or step < self._due:
-            return False
-        next_one = self._fixed() + self._worth_saving_for()
-        saved = self._budget.purse(next_one)
-        missing = min(next_one, self._of_cheap_ones() / _RATION) - saved
-        if missing > 0.0:
-            self._asleep = step + self._budget.steps_until(missing / self._share, step)
-            return False
-        self._ration = 1.0 if saved >= next_one else _RATION
-        self._wanted = True
-        return True
+        self._wanted = self._schedule.plan(step)
+        return self._wanted
 
     def asleep_until(self, step: int) -> int:
         """No step before this one will be caught."""
-        return max(step + 1, self._asleep) if self._standings else step + (1 << 30)
+        return self._schedule.asleep_until(step)
 
     def leave_out(self) -> None:
         """The step going on was planned, or is seen in another way, only after it began: leave it out."""
@@ -138,31 +100,6 @@ class Snapshots:
         """Something is compiled from now on."""
         self._compiled = True
         self.leave_out()
-
-    def _upcoming(self) -> list[Standing]:
-        return sorted(self._standings, key=lambda s: (s.last, self._expected(s)))
-
-    def _of_cheap_ones(self) -> float:
-        """Seconds expected of a snapshot with the probes that cost little beside what any snapshot costs."""
-        fixed, costs = self._fixed(), [self._expected(standing) for standing in self._standings]
-        return fixed + (sum(cost for cost in costs if cost <= _CHEAP * fixed) or min(costs))
-
-    def _worth_saving_for(self) -> float:
-        """Seconds expected of the next probe that would be paid if the training went on for as long as it did so far.
-
-        A dearer one waits until then, lest a short training saves for what it never gets.
-        """
-        costs = [self._expected(standing) for standing in self._upcoming()]
-        reach = self._budget.put_by() - self._fixed()
-        return next((cost for cost in costs if cost <= reach), min(costs))
-
-    def _expected(self, standing: Standing) -> float:
-        if standing.seconds is not None:
-            return standing.seconds
-        return standing.probe.cost * (self._gradient_seconds or self._budget.seconds_a_step(self._step))
-
-    def _fixed(self) -> float:
-        return self._fixed_seconds if self._fixed_seconds is not None else 2.0 * self._budget.seconds_a_step(self._step)
 
     # Catching a step
 
@@ -213,8 +150,8 @@ class Snapshots:
     def give_up(self, error: Exception) -> None:
         """The model cannot be copied, or its call not be kept."""
         self._wanted = False
-        self._due = next_due(self._step)
-        self._unseen(str(error) if isinstance(error, SeparatrixError) else in_words(error), self._step)
+        self._schedule.skip()
+        self._unseen(str(error) if isinstance(error, SeparatrixError) else in_words(error), self._schedule.step)
 
     def forward_ended(self, keywords: Mapping[str, Any], result: Any) -> None:
         """That call has returned."""
@@ -281,7 +218,7 @@ class Snapshots:
         if not self._wanted:
             return
         self._wanted = False
-        self._due = next_due(step)
+        self._schedule.skip()
         begin = time.perf_counter()
         self._developing = True
         try:
@@ -308,14 +245,11 @@ class Snapshots:
             snapshot.batch.stand_for(passes)
             proved = time.perf_counter()
             _ = snapshot.gradient
-            self._gradient_seconds = time.perf_counter() - proved
-            self._fixed_seconds = time.perf_counter() - begin
-            for standing in self._upcoming():
-                spent = time.perf_counter() - begin
-                expected = self._expected(standing)
-                left = self._ration * self._budget.purse(expected) - spent
-                if expected <= left:
-                    self._run(standing, snapshot, step, expected)
+            now = time.perf_counter()
+            self._schedule.learn(gradient=now - proved, fixed=now - begin)
+            for standing in self._schedule.upcoming():
+                if self._schedule.pays(standing, time.perf_counter() - begin):
+                    self._run(standing, snapshot, step)
 
     def _prove(self, snapshot: Snapshot) -> None:
         try:
@@ -355,14 +289,14 @@ class Snapshots:
             memory=self._memory,
         )
 
-    def _run(self, standing: Standing, snapshot: Snapshot, step: int, expected: float) -> None:
+    def _run(self, standing: Standing, snapshot: Snapshot, step: int) -> None:
         probe = standing.probe
         standing.last = step
         missing = _missing(probe, snapshot)
         if missing:
             self._unseen(f"probe {probe.name} needs {missing}", step, probe)
             return
-        limit = max(_PATIENCE * expected, _SHORTEST_SECONDS)
+        limit = max(_PATIENCE * self._schedule.expected(standing), _SHORTEST_SECONDS)
         snapshot.allow(limit)
         begin = time.perf_counter()
         try:
@@ -380,9 +314,7 @@ class Snapshots:
         finally:
             snapshot.allow(None)
             snapshot.unseen.clear()
-        seconds = time.perf_counter() - begin
-        known = standing.seconds
-        standing.seconds = seconds if known is None else known + _LEARNING * (seconds - known)
+        standing.learn(time.perf_counter() - begin)
 
     def _failed(self, standing: Standing, error: Exception, step: int) -> None:
         standing.failures += 1
@@ -392,7 +324,7 @@ class Snapshots:
             self._unseen(str(error), step, probe)
         if standing.failures < _FAILURES_ALLOWED:
             return
-        self._standings.remove(standing)
+        self._schedule.standings.remove(standing)
         if refused:
             return
         reason = in_words(error)
@@ -437,7 +369,7 @@ class Snapshots:
         if key in self._said:
             return
         self._said.add(key)
-        probes = [probe] if probe is not None else [s.probe for s in self._standings]
+        probes = [probe] if probe is not None else [s.probe for s in self._schedule.standings]
         data = {"series": [spec.name for p in probes for spec in p.series], "because": because or message}
         self._writer.event(kind, message, step=step, data=data)
 

@@ -121,7 +121,8 @@ class Probe:
     """A measurement: `measure(view, state)` yields readings; one family a file, found by walking `separatrix.probes`.
 
     `state` is a dict kept for the probe over one recording, for windows and references. `priority` orders the probes of
-    a moment, low first. `default` probes run unless others are named. A measure must draw no random numbers of the
+    a moment, low first; of a snapshot's, the one that ran longest ago comes first, and the cheaper of two that never
+    ran. `default` probes run unless others are named. A measure must draw no random numbers of the
     training's generators and change nothing it is shown.
 
     `cost` is for probes of snapshots: how many gradients of the snapshot's batch a measurement is worth, as a guess
