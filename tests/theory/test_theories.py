@@ -17,6 +17,7 @@ from separatrix.runs import RunWriter, SeriesSpec, UnknownMemberError, UsageErro
 from separatrix.testing import check_theory
 from separatrix.theory import (
     Band,
+    Curves,
     Law,
     Setting,
     Simulation,
@@ -27,6 +28,7 @@ from separatrix.theory import (
     theories,
     write,
 )
+from separatrix.theory.comparing import shares
 
 THEORIES = theories()
 
@@ -114,6 +116,37 @@ def test_the_residual_says_until_when_a_theory_holds(tmp_path: Path) -> None:
     np.testing.assert_allclose(residual.values[12:], 0.01, atol=1e-12)
     np.testing.assert_allclose(residual.share[12:], 0.01 / (exact[0] - exact[-1]), rtol=1e-9)
     assert compare(run, SOUND, problem=0.2)["loss"].holds_until == 11
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_theory_does_not_hold_where_a_run_is_not_finite(tmp_path: Path, value: float) -> None:
+    writer = RunWriter(tmp_path / "run")
+    series = writer.series(SeriesSpec("loss", dtype="float64"))
+    for step in range(10):
+        writer.scalar(series, step, value if step >= 6 else 0.5 * 0.8 ** (2 * step))
+    writer.close()
+    residual = compare(open_run(tmp_path / "run"), SOUND, {"rate": 0.2})["loss"]
+    assert residual.holds_until == 5
+    assert np.isinf(residual.share[6:]).all()
+
+
+def test_a_theory_that_diverges_does_not_hold_beside_a_run_that_does_not(tmp_path: Path) -> None:
+    run = open_run(write(SOUND.predicted(0.2), tmp_path / "run", SOUND, {"rate": 0.2}))
+
+    def until(rate: float, steps: Sequence[int]) -> Curves:
+        curves = decay(rate, steps)
+        for values in curves.values():
+            values[20:] = np.inf
+        return curves
+
+    assert compare(run, dataclasses.replace(SOUND, predict=until))["loss"].holds_until == 19
+
+
+def test_what_was_not_measured_says_nothing() -> None:
+    measured = np.ones((3, 2), dtype=bool)
+    measured[1], measured[2, 0] = False, False
+    residual = np.where(measured, 0.5, np.nan)
+    np.testing.assert_array_equal(shares(residual, np.array([0.0, 2.0]), measured), [0.25, np.nan, 0.25])
 
 
 def test_comparing_needs_a_problem_and_a_common_series(tmp_path: Path) -> None:

@@ -73,5 +73,5 @@ def _excess(theory: Theory, predicted: Prediction, means: Prediction, errors: Pr
             found[name] = np.inf
             continue
         beyond = np.maximum(np.abs(means[name] - predicted[name]) - _STANDARD_ERRORS * errors[name], 0.0)
-        found[name] = float(shares(np.nan_to_num(beyond, nan=np.inf), predicted[name]).max()) - band.share
+        found[name] = float(shares(beyond, predicted[name]).max()) - band.share
     return found

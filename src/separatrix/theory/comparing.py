@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from separatrix.runs import Run, SeriesData, UsageError
+from separatrix.runs import Run, RunWriter, SeriesData, Status, UsageError
 from separatrix.runs.settings import Settings
 from separatrix.theory.theory import Floats, Prediction, Theory
 
@@ -24,8 +24,9 @@ class Residual:
     """Measured less predicted, for one series at the steps of the run.
 
     `values` has shape (steps, ...), labels as in the run, NaN where nothing was measured. `share` is the largest
-    residual of each step over the span of the prediction (its largest value less its smallest). `holds_until` is the
-    last step up to which that stays within the theory's band; None if it never does, or the theory has no band for it.
+    residual of each step over the span of the prediction (its largest value less its smallest): infinite where a value
+    is not finite, NaN where nothing was measured. `holds_until` is the last step up to which that stays within the
+    theory's band; None if it never does, or the theory has no band for it.
     """
 
     series: str
@@ -87,8 +88,9 @@ def _residual(theory: Theory, measured: SeriesData, updates: Sequence[int], prob
             f"{measured.name} of the run has shape {values.shape[1:]} at a step, that of the theory"
             f" {predicted.shape[1:]}: compare a run of the problem that the theory was given"
         )
-    residual = np.where(measured.measured, values - predicted, np.nan)
-    share = shares(residual, predicted)
+    with np.errstate(invalid="ignore"):
+        residual = np.where(measured.measured, values - predicted, np.nan)
+    share = shares(residual, predicted, measured.measured)
     bands = {band.series: band.share for band in theory.bands}
     return Residual(
         measured.name,
@@ -101,17 +103,24 @@ def _residual(theory: Theory, measured: SeriesData, updates: Sequence[int], prob
     )
 
 
-def shares(residual: Floats, predicted: Floats) -> Floats:
-    """Largest size of the residual at each step, over the span of the prediction; (steps,)."""
-    span = max(float(np.ptp(predicted)), np.finfo(np.float64).tiny)
-    flat = np.abs(residual).reshape(len(residual), -1)
-    return np.asarray(np.nan_to_num(flat, nan=-np.inf, posinf=np.inf).max(axis=1) / span, dtype=np.float64)
+def shares(residual: Floats, predicted: Floats, measured: NDArray[np.bool_] | None = None) -> Floats:
+    """Largest size of the residual at each step, over the span of the finite values predicted; (steps,).
+
+    Infinite where something that was measured, or is predicted there, is not finite; NaN where nothing was measured.
+    """
+    finite = predicted[np.isfinite(predicted)]
+    span = max(float(np.ptp(finite)) if finite.size else 0.0, np.finfo(np.float64).tiny)
+    sizes = np.where(np.isfinite(residual), np.abs(residual), np.inf)
+    looked = np.ones(residual.shape, dtype=bool) if measured is None else np.broadcast_to(measured, residual.shape)
+    rows = len(residual), -1
+    largest = np.where(looked, sizes, -np.inf).reshape(rows).max(axis=1) / span
+    return np.where(looked.reshape(rows).any(axis=1), largest, np.nan)
 
 
 def _held(steps: NDArray[Any], share: Floats, band: float | None) -> int | None:
     if band is None or not len(share):
         return None
-    beyond = np.flatnonzero(~(share <= band))
+    beyond = np.flatnonzero(share > band)
     last = len(share) - 1 if not beyond.size else int(beyond[0]) - 1
     return int(steps[last]) if last >= 0 else None
 
@@ -130,8 +139,6 @@ def write(
     Raises:
         RunExistsError: the path holds something.
     """
-    from separatrix.runs import RunWriter
-
     writer = RunWriter(path)
     try:
         facts: Mapping[str, Any] = {"name": theory.name, "settings": dict(settings), "seed": seed}
@@ -147,6 +154,8 @@ def write(
                     writer.vector(series, step, np.ascontiguousarray(value))
                 else:
                     writer.scalar(series, step, float(value))
-    finally:
-        writer.close()
+    except BaseException as error:
+        writer.close(Status.CRASHED, repr(error))
+        raise
+    writer.close()
     return Path(path)
