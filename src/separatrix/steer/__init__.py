@@ -1,0 +1,1 @@
+"""Steers trainings: optimizers in `separatrix.steer.optim`."""
