@@ -42,7 +42,7 @@ _RATE = 0.003
 _MOST = 15000
 _EVERY = 20
 _LEARNT = 0.9
-_BEYOND = 2.5  # how long a training goes on, in times of what it took to generalise
+_CLEANING = 4.0  # time that weights get to decay after twice that to generalise, in times of 1 / (rate * decay)
 _KEYS = 5
 
 
@@ -148,7 +148,7 @@ def _train(task: GroupArithmetic, targets: Tensor, width: int, decay: float, ste
             known.append((float(fitted), float(right[others].mean()), squares))
             at.append(count)
             if steps is None and last == _MOST and known[-1][1] >= _LEARNT:
-                last = min(_MOST, math.ceil(_BEYOND * count / _EVERY) * _EVERY)
+                last = min(_MOST, math.ceil((2 * count + _CLEANING / (_RATE * decay)) / _EVERY) * _EVERY)
         loss = torch.nn.functional.cross_entropy(_net(weights, task.train.inputs).double(), targets)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
