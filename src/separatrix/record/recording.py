@@ -232,8 +232,8 @@ def record(
     `model` and `optimizer` (one or several) need not be given: they are found when an optimizer is constructed or
     steps inside the block; given, the first step is seen whole. `budget` and `memory_budget` bound the overhead in
     time and memory as shares of the training's own. `checkpoints` is "log" or a number of steps; `thumbnails` keeps
-    small images of the examples, for the report, and follows these. `config` is stored with the run, secrets masked. An exception that
-    leaves the block marks the run as crashed, with its traceback, and goes on.
+    small images of the examples, for the report, and follows these. `config` is stored with the run, secrets
+    masked. An exception that leaves the block marks the run as crashed, with its traceback, and goes on.
 
     Inside a watched script, or inside another recording, the outer recording goes on and is what the block yields; an
     event says so.
