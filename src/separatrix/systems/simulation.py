@@ -165,17 +165,15 @@ def settled(
 ) -> Float[np.ndarray, "copy dimension"]:
     """States that random displacements of the system's own initial state settle to.
 
-    A conservative flow is not displaced, since it has no attractor to settle to: it is followed for different times.
+    A conservative flow is not displaced, since it has no attractor to settle to: its states are those of `along`.
 
     Raises:
         EscapeError: a displaced state does not come back.
     """
     values = system.values(values)
-    start = np.array(system.initial)
     if system.conservative and system.kind == "flow":
-        times = np.sort(generator.uniform(0.0, periods * max(1.0, count / 4) * system.period, count))
-        found: np.ndarray = generator.permutation(states_at(system, start[None], times, values, tolerance)[0])
-        return found
+        return along(system, count, generator, values=values, tolerance=tolerance)
+    start = np.array(system.initial)
     size = SPREAD * max(float(np.abs(start).max()), 1e-3)
     displacement = np.minimum(size, SPREAD * np.abs(start) + 1e-3 * size)
     free = np.array([name != system.phase for name in system.variables])
@@ -188,3 +186,25 @@ def settled(
     if system.stiff:
         return stiff_states(system, states, end, values, tolerance)[:, 0]
     return states_at(system, states, end, values, tolerance)[:, 0]
+
+
+def along(
+    system: System,
+    count: int,
+    generator: np.random.Generator,
+    *,
+    values: Values | None = None,
+    tolerance: float = TOLERANCE,
+    spacing: float = 1.0,
+) -> Float[np.ndarray, "copy dimension"]:
+    """States of a flow at random times of the trajectory from its initial state, `spacing` periods apart on average.
+
+    Raises:
+        EscapeError: the trajectory leaves every bound.
+    """
+    span = spacing * count * system.period
+    times = np.sort(generator.uniform(0.0, span, count)) + system.period
+    follow = stiff_states if system.stiff else states_at
+    states = follow(system, np.array([system.initial]), times, system.values(values), tolerance)[0]
+    found: np.ndarray = generator.permutation(states)
+    return found
