@@ -72,7 +72,9 @@ def lyapunov_spectrum(
         IntegrationError: a copy cannot be followed.
     """
     if system.kind == "delay":
-        raise UsageError(f"system {system.name} has a delay: its state is a function, and its exponents are not computed")
+        raise UsageError(
+            f"system {system.name} has a delay: its state is a function, and its exponents are not computed"
+        )
     count = system.dimension if count is None else count
     if not 1 <= count <= system.dimension or copies < 1:
         raise UsageError(
