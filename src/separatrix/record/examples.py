@@ -276,6 +276,7 @@ class Examples(Listener):
             self._awake = False
             return
         self._staged.append(Staged(outputs, targets, kind, found, self._readings.of(view, self.step)))
+        self.observer.snapshots.told_examples(outputs, found.positions)
         self._picture(found)
 
     def _picture(self, found: Found) -> None:

@@ -160,7 +160,8 @@ def start(
     if _active is not None:
         raise RecordingError(f"this process is being recorded into {_active.path} already: close that recording first")
     chosen = chosen_probes(options.probes)
-    if options.thumbnails and not any(probe.moment is Moment.EXAMPLE for probe in chosen):
+    follows = options.thumbnails or any("examples" in probe.needs for probe in chosen)
+    if follows and not any(probe.moment is Moment.EXAMPLE for probe in chosen):
         chosen += chosen_probes("examples")
     redactor = redactor or Redactor(arguments=sys.argv)
     recordings: list[Recording] = []

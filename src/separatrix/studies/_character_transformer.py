@@ -74,7 +74,8 @@ class CharacterTransformer(nn.Module):
 
 def loss_of(model: nn.Module, windows: Int[Tensor, "batch window"]) -> Float[Tensor, ""]:
     """Mean cross-entropy of every character but the first of each window, in nats."""
-    return functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+    loss: Tensor = functional.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
+    return loss
 
 
 def train(

@@ -4,10 +4,10 @@ Something must go wrong, in one of three ways, and steps must be seen to be too 
 
 What goes wrong:
 
-- *overshoot*: within the first fifth of the run the loss (mean of five) rises to twice its start, and by four times what
-  batches explain (the least scatter of the run), and 30 % of the start or more is left at the end. Where classes are
-  rare the first two batches easily differ by a factor. A catapult that ends well is a good high rate. It is one too if the loss is no number
-  any more before forty losses were seen.
+- *overshoot*: within the first fifth of the run the loss (mean of five) rises to twice its start, by four times what
+  batches explain (the least scatter of the run: of rare classes the first batches easily differ by a factor), and 30 %
+  of the start or more is left at the end. A catapult that ends well is a good high rate. It is one too if the loss is
+  no number any more before forty losses were seen.
 - *bounce*: neighbouring losses differ, at the end, by three times what batches explain: losses of single examples
   scatter by about their mean, so those of batches of B by 1 / sqrt(B) of it (for B of 16 or more). Again with 30 % of
   the start left, since a small loss is made of few examples and scatters more.
