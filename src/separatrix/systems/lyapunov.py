@@ -72,12 +72,14 @@ def lyapunov_spectrum(
         IntegrationError: a copy cannot be followed.
     """
     if system.kind == "delay":
-        raise UsageError(f"system {system.name} has a delay: its state is a function, and its exponents are not computed")
+        raise UsageError(
+            f"system {system.name} has a delay: its state is a function, and its exponents are not computed"
+        )
     count = system.dimension if count is None else count
     if not 1 <= count <= system.dimension or copies < 1:
         raise UsageError(
-            f"system {system.name} has {system.dimension} exponents: ask for 1 to {system.dimension}, not {count}, of at"
-            f" least one copy, not {copies}"
+            f"system {system.name} has {system.dimension} exponents: ask for 1 to {system.dimension}, not {count}, of"
+            f" at least one copy, not {copies}"
         )
     default = 5000.0 if system.kind == "map" else 200.0 * system.period
     time = default if time is None else float(time)
@@ -133,7 +135,8 @@ def _of_flow(
     )
     total = np.zeros((count, copies))
     wanted = transient + time * np.arange(BLOCKS + 1) / BLOCKS
-    edges, logarithms = [], []
+    edges: list[float] = []
+    logarithms: list[np.ndarray] = []
     while len(edges) <= BLOCKS:
         if stepper.time >= wanted[len(edges)]:
             edges.append(stepper.time)
@@ -173,8 +176,8 @@ def _of_map(
             total += np.log(orthonormalise(vectors))
         if not np.isfinite(total).all():
             raise EscapeError(
-                f"system {system.name} leaves the region where its derivative exists, or escapes to infinity: change its"
-                " parameters or its initial state",
+                f"system {system.name} escapes to infinity, or to where its derivative does not exist: change"
+                " its parameters or its initial state",
                 float(len(logarithms) * per_block),
                 0,
             )

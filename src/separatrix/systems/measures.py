@@ -79,7 +79,9 @@ def power_spectrum(
     values = np.asarray(values, dtype=np.float64)
     length = 2 * len(values) // (segments + 1)
     if values.ndim != 2 or length < 8 or not np.isfinite(values).all() or not 0 < dt < math.inf:
-        raise UsageError(f"{len(values)} points of shape {values.shape} are too few, or not finite, for {segments} segments")
+        raise UsageError(
+            f"{len(values)} points of shape {values.shape} are too few, or not finite, for {segments} segments"
+        )
     frequencies, power = scipy.signal.welch(values, 1.0 / dt, nperseg=length, detrend="constant", axis=0)
     return frequencies, power
 

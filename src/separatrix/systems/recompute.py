@@ -1,4 +1,4 @@
-"""Computes what the catalogue says of its systems: `python -m separatrix.systems.recompute [--systems A,B] [--out FILE]`.
+"""Computes what the catalogue says of its systems: `python -m separatrix.systems.recompute [--systems A,B]`.
 
 Systems that the file already holds are left alone unless they are named, so an interrupted computation is resumed by
 the same command. Each system follows from the seed, so a rerun on the same machine gives the same numbers.
