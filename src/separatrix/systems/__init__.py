@@ -9,6 +9,7 @@ from separatrix.runs.errors import UnknownMemberError
 from separatrix.systems.catalogue import catalogue
 from separatrix.systems.dimensions import Dimension, correlation_dimension, kaplan_yorke
 from separatrix.systems.errors import DescriptionError, EscapeError, IntegrationError
+from separatrix.systems.lattices import lorenz96
 from separatrix.systems.lyapunov import Spectrum, lyapunov_spectrum
 from separatrix.systems.measures import dominant_period, histogram_distance, permutation_entropy, power_spectrum
 from separatrix.systems.recording import write
@@ -34,6 +35,7 @@ __all__ = [
     "find_system",
     "histogram_distance",
     "kaplan_yorke",
+    "lorenz96",
     "lyapunov_spectrum",
     "permutation_entropy",
     "power_spectrum",

@@ -162,15 +162,15 @@ def _of_map(
     n, per_block = system.dimension, max(1, round(time / BLOCKS))
     start = np.array(system.initial)
     moved = start + 1e-3 * np.maximum(np.abs(start), 1e-3) * generator.uniform(-1.0, 1.0, (copies, n))
-    current = np.ascontiguousarray(iterated_states(system, moved, 100 + round(transient), 1, values)[:, 0].T)
+    current = np.ascontiguousarray(iterated_states(system, moved, 100, 1, values)[:, 0].T)
     following = np.empty_like(current)
     vectors = np.linalg.qr(generator.standard_normal((copies, n, count)))[0].transpose(1, 2, 0).copy()
     images = np.empty_like(vectors)
     function = system.program.tangent(values)
     total = np.zeros((count, copies))
-    logarithms = [total.copy()]
-    for _ in range(BLOCKS):
-        for _ in range(per_block):
+    logarithms: list[np.ndarray] = []
+    for length in (round(transient), *[per_block] * BLOCKS):
+        for _ in range(length):
             function(0.0, (*current, *vectors), (*following, *images))
             current, following, vectors, images = following, current, images, vectors
             total += np.log(orthonormalise(vectors))

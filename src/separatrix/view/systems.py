@@ -45,9 +45,7 @@ def lines(system: System) -> list[str]:
     marks += ["stiff"] if system.stiff else []
     found = [f"{system.name}: {system.description}", f"  {', '.join([system.kind, *marks])}", ""]
     found += [f"  {name} = {text}" for name, text in system.definitions.items()]
-    found += [
-        f"  {left.format(name)} = {text}" for name, text in zip(system.variables, system.equations, strict=True)
-    ]
+    found += [f"  {left.format(name)} = {text}" for name, text in zip(system.variables, system.equations, strict=True)]
     found.append("")
     if system.parameters:
         found.append("  parameters  " + ", ".join(f"{name} = {value:g}" for name, value in system.parameters.items()))
@@ -63,7 +61,9 @@ def _fact_lines(facts: Facts) -> list[str]:
         found.append(f"dominant period {facts.period:.5g}")
     if facts.exponents:
         errors = facts.errors or (None,) * len(facts.exponents)
-        each = (f"{x:.4g}" if e is None else f"{x:.4g} +- {e:.1g}" for x, e in zip(facts.exponents, errors, strict=True))
+        each = (
+            f"{x:.4g}" if e is None else f"{x:.4g} +- {e:.1g}" for x, e in zip(facts.exponents, errors, strict=True)
+        )
         found.append(f"Lyapunov exponents {', '.join(each)}")
     dimensions = {"Kaplan-Yorke": facts.kaplan_yorke, "correlation": facts.correlation}
     if any(value is not None for value in dimensions.values()):
@@ -96,5 +96,7 @@ def spectrum_lines(spectrum: Spectrum) -> list[str]:
         f"  {i + 1}  {value: .5f} +- {error:.5f}"
         for i, (value, error) in enumerate(zip(spectrum.exponents, spectrum.errors, strict=True))
     ]
-    found.append(f"  Kaplan-Yorke dimension {spectrum.kaplan_yorke:.4f}, sum of positive exponents {spectrum.entropy:.4f}")
+    found.append(
+        f"  Kaplan-Yorke dimension {spectrum.kaplan_yorke:.4f}, sum of positive exponents {spectrum.entropy:.4f}"
+    )
     return found
