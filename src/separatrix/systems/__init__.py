@@ -9,9 +9,13 @@ from separatrix.runs.errors import UnknownMemberError
 from separatrix.systems.catalogue import catalogue
 from separatrix.systems.dimensions import Dimension, correlation_dimension, kaplan_yorke
 from separatrix.systems.errors import DescriptionError, EscapeError, IntegrationError
+from separatrix.systems.lattices import lorenz96
 from separatrix.systems.lyapunov import Spectrum, lyapunov_spectrum
 from separatrix.systems.measures import dominant_period, histogram_distance, permutation_entropy, power_spectrum
+from separatrix.systems.recording import write
+from separatrix.systems.sections import Section, crossings
 from separatrix.systems.simulation import simulate
+from separatrix.systems.stochastic import simulate_stochastic
 from separatrix.systems.system import Facts, System
 from separatrix.systems.trajectory import Trajectory
 
@@ -21,19 +25,24 @@ __all__ = [
     "EscapeError",
     "Facts",
     "IntegrationError",
+    "Section",
     "Spectrum",
     "System",
     "Trajectory",
     "correlation_dimension",
+    "crossings",
     "dominant_period",
     "find_system",
     "histogram_distance",
     "kaplan_yorke",
+    "lorenz96",
     "lyapunov_spectrum",
     "permutation_entropy",
     "power_spectrum",
     "simulate",
+    "simulate_stochastic",
     "systems",
+    "write",
 ]
 
 

@@ -54,8 +54,8 @@ def correlation_dimension(
 ) -> Dimension:
     """Takens' maximum-likelihood estimate from the pairs of points that are closer than a radius.
 
-    The radius holds `share` of all pairs. Pairs closer in time than `window` points are left out, since they measure the
-    trajectory rather than the attractor (Theiler 1986). The error is that of the mean over `references` points, whose
+    The radius holds `share` of all pairs. Pairs closer in time than `window` points are left out: they measure the
+    trajectory, not the attractor (Theiler 1986). The error is that of the mean over `references` points, whose
     neighbourhoods are taken as independent. Variables are used as they are: scale them first if their units differ.
     Source: Takens (1985), Lecture Notes in Mathematics 1125, 99; Grassberger and Procaccia (1983).
 

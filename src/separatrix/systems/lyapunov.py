@@ -78,8 +78,8 @@ def lyapunov_spectrum(
     count = system.dimension if count is None else count
     if not 1 <= count <= system.dimension or copies < 1:
         raise UsageError(
-            f"system {system.name} has {system.dimension} exponents: ask for 1 to {system.dimension}, not {count}, of at"
-            f" least one copy, not {copies}"
+            f"system {system.name} has {system.dimension} exponents: ask for 1 to {system.dimension}, not {count}, of"
+            f" at least one copy, not {copies}"
         )
     default = 5000.0 if system.kind == "map" else 200.0 * system.period
     time = default if time is None else float(time)
@@ -135,7 +135,8 @@ def _of_flow(
     )
     total = np.zeros((count, copies))
     wanted = transient + time * np.arange(BLOCKS + 1) / BLOCKS
-    edges, logarithms = [], []
+    edges: list[float] = []
+    logarithms: list[np.ndarray] = []
     while len(edges) <= BLOCKS:
         if stepper.time >= wanted[len(edges)]:
             edges.append(stepper.time)
@@ -161,22 +162,22 @@ def _of_map(
     n, per_block = system.dimension, max(1, round(time / BLOCKS))
     start = np.array(system.initial)
     moved = start + 1e-3 * np.maximum(np.abs(start), 1e-3) * generator.uniform(-1.0, 1.0, (copies, n))
-    current = np.ascontiguousarray(iterated_states(system, moved, 100 + round(transient), 1, values)[:, 0].T)
+    current = np.ascontiguousarray(iterated_states(system, moved, 100, 1, values)[:, 0].T)
     following = np.empty_like(current)
     vectors = np.linalg.qr(generator.standard_normal((copies, n, count)))[0].transpose(1, 2, 0).copy()
     images = np.empty_like(vectors)
     function = system.program.tangent(values)
     total = np.zeros((count, copies))
-    logarithms = [total.copy()]
-    for _ in range(BLOCKS):
-        for _ in range(per_block):
+    logarithms: list[np.ndarray] = []
+    for length in (round(transient), *[per_block] * BLOCKS):
+        for _ in range(length):
             function(0.0, (*current, *vectors), (*following, *images))
             current, following, vectors, images = following, current, images, vectors
             total += np.log(orthonormalise(vectors))
         if not np.isfinite(total).all():
             raise EscapeError(
-                f"system {system.name} leaves the region where its derivative exists, or escapes to infinity: change its"
-                " parameters or its initial state",
+                f"system {system.name} escapes to infinity, or to where its derivative does not exist: change"
+                " its parameters or its initial state",
                 float(len(logarithms) * per_block),
                 0,
             )

@@ -1,4 +1,4 @@
-"""Computes what the catalogue says of its systems: `python -m separatrix.systems.recompute [--systems A,B] [--out FILE]`.
+"""Computes what the catalogue says of its systems: `python -m separatrix.systems.recompute [--systems A,B]`.
 
 Systems that the file already holds are left alone unless they are named, so an interrupted computation is resumed by
 the same command. Each system follows from the seed, so a rerun on the same machine gives the same numbers.
@@ -24,18 +24,18 @@ from separatrix.systems.measures import dominant_period
 from separatrix.systems.simulation import simulate
 from separatrix.systems.system import System
 
-SETTLING = 50.0
+SETTLING = 20.0
 """Published periods after which the state is taken to be on the attractor."""
-PERIODS = 60.0
+PERIODS = 40.0
 """Periods along which a trajectory is looked at for its period and dimension."""
 POINTS = 32
 """Points a period in these."""
-COPIES = 16
+COPIES = 12
 """Trajectories that are looked at."""
 
 
 def measured(
-    system: System, *, periods: float = 80.0, copies: int = 64, seed: int = 0, tolerance: float = 1e-6
+    system: System, *, periods: float = 60.0, copies: int = 64, seed: int = 0, tolerance: float = 1e-6
 ) -> dict[str, Any]:
     """The entry of one system, as it stands in the file.
 
@@ -50,7 +50,7 @@ def measured(
     if system.kind != "delay":
         unit = 100.0 if system.kind == "map" else _published_period(system)
         spectrum = lyapunov_spectrum(
-            system, time=periods * unit, transient=0.25 * periods * unit, copies=copies, seed=seed, tolerance=tolerance
+            system, time=periods * unit, transient=0.2 * periods * unit, copies=copies, seed=seed, tolerance=tolerance
         )
         facts |= _of_spectrum(spectrum)
     return facts

@@ -54,14 +54,14 @@ def simulate(
     """
     if points < 1:
         raise UsageError(f"a trajectory needs at least one point, not {points}")
-    interval = _interval(system, dt, points_per_period)
+    interval = interval_of(system, dt, points_per_period)
     if not (0.0 <= transient < np.inf and 0.0 <= noise < np.inf):
         raise UsageError(f"the transient ({transient}) and the noise ({noise}) must be finite and not negative")
     if not 1e-13 <= tolerance <= 1e-2:
         raise UsageError(f"the tolerance must lie between 1e-13 and 0.01, not {tolerance}")
     values = system.values(parameters)
     generator = np.random.default_rng(seed)
-    states = _initial(system, initial, copies, values, generator, tolerance)
+    states = initial_states(system, initial, copies, values, generator, tolerance)
     if system.kind == "map":
         times = np.arange(points) + float(round(transient))
         found = iterated_states(system, states, round(transient), points, values)
@@ -114,7 +114,12 @@ def states_at(
     return np.ascontiguousarray(found.transpose(2, 0, 1))
 
 
-def _interval(system: System, dt: float | None, points_per_period: float) -> float:
+def interval_of(system: System, dt: float | None, points_per_period: float) -> float:
+    """Time between points: `dt`, or the dominant period over the points per period; 1 for a map.
+
+    Raises:
+        UsageError: it is not positive and finite.
+    """
     if system.kind == "map":
         return 1.0
     if not (0.0 < points_per_period < np.inf):
@@ -125,7 +130,7 @@ def _interval(system: System, dt: float | None, points_per_period: float) -> flo
     return interval
 
 
-def _initial(
+def initial_states(
     system: System,
     initial: np.ndarray | Sequence[float] | None,
     copies: int | None,
@@ -133,6 +138,11 @@ def _initial(
     generator: np.random.Generator,
     tolerance: float,
 ) -> Float[np.ndarray, "copy dimension"]:
+    """The states that copies start from, as `simulate` says.
+
+    Raises:
+        UsageError: shapes do not fit, or a value is not finite.
+    """
     given = np.asarray(system.initial if initial is None else initial, dtype=np.float64)
     if given.ndim not in (1, 2) or given.shape[-1] != system.dimension:
         raise UsageError(
