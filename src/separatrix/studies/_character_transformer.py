@@ -37,7 +37,8 @@ class Block(nn.Module):
         )
         mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         stream = stream + self.merge(mixed.transpose(1, 2).flatten(2))
-        return stream + self.down(torch.relu(self.up(functional.rms_norm(stream, stream.shape[-1:]))))
+        grown: Tensor = self.down(torch.relu(self.up(functional.rms_norm(stream, stream.shape[-1:]))))
+        return stream + grown
 
 
 class CharacterTransformer(nn.Module):
