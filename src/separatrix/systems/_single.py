@@ -117,8 +117,8 @@ def _fail(system: System, time: float, size: float, y: Sequence[float]) -> NoRet
             0,
         )
     raise IntegrationError(
-        f"system {system.name} needs steps below {size:.1g} at t = {time:.6g}: it may have a singularity there; loosen the"
-        " tolerance, or change its parameters or its initial state"
+        f"system {system.name} needs steps below {size:.1g} at t = {time:.6g}: it may have a singularity there; loosen"
+        " the tolerance, or change its parameters or its initial state"
     )
 
 
