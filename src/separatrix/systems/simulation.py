@@ -10,6 +10,7 @@ from jaxtyping import Float
 from separatrix.runs.errors import UsageError
 from separatrix.systems._delays import delayed_states
 from separatrix.systems._iteration import iterated_states
+from separatrix.systems._single import LARGEST, single_states
 from separatrix.systems._steps import Stepper
 from separatrix.systems._stiff import stiff_states
 from separatrix.systems.system import System, Values
@@ -93,6 +94,8 @@ def states_at(
         EscapeError: a trajectory leaves every bound.
         IntegrationError: a trajectory cannot be followed with steps of any use.
     """
+    if len(states) == 1 and system.dimension <= LARGEST:
+        return single_states(system, states[0], times, values, tolerance)[None]
     found = np.empty((len(times), system.dimension, len(states)))
     stepper = Stepper(
         system.program.rows(values),
