@@ -1,0 +1,77 @@
+"""Builds of a user's model at other sizes: without storage where the constructor allows it, else for real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from separatrix.steer.errors import ParametrizationError
+
+Build = nn.Module | Callable[[], nn.Module]
+"""A model, or a function without arguments that builds one."""
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of `torch.compile` and data-parallel wrappers."""
+    inner: Any = model
+    while True:
+        if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = inner.module
+        elif hasattr(inner, "_orig_mod"):
+            inner = inner._orig_mod
+        else:
+            assert isinstance(inner, nn.Module)
+            return inner
+
+
+def shapes_only(build: Build, what: str) -> tuple[nn.Module, str | None]:
+    """The model of `build` on the meta device, and why it had to be built on the CPU, if it had to be.
+
+    Raises:
+        ParametrizationError: `build` gives no module.
+    """
+    if isinstance(build, nn.Module):
+        return unwrapped(build), None
+    try:
+        with torch.random.fork_rng(devices=()), torch.device("meta"):
+            return _checked(build(), what), None
+    except ParametrizationError:
+        raise
+    except Exception as error:
+        # A constructor may read values, call numpy or load a file; what it raises then is its own.
+        reason = f"{what} was built on the CPU, because its constructor fails on the meta device: {_said(error)}"
+        return with_values(build, what), reason
+
+
+def with_values(build: Build, what: str) -> nn.Module:
+    """The model of `build` on the CPU; the global generator is left as it was.
+
+    Raises:
+        ParametrizationError: `build` gives no module.
+    """
+    if isinstance(build, nn.Module):
+        return unwrapped(build)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        return _checked(build(), what)
+
+
+def has_values(model: nn.Module) -> bool:
+    """Whether every parameter has storage."""
+    return not any(parameter.is_meta for parameter in model.parameters())
+
+
+def _checked(model: object, what: str) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ParametrizationError(
+            f"{what} builds a {type(model).__name__}: give a module or a function that makes one"
+        )
+    return unwrapped(model)
+
+
+def _said(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

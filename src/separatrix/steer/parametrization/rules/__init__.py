@@ -1,0 +1,1 @@
+"""Rules of parametrization, one a file."""

@@ -1,0 +1,9 @@
+"""Errors of schedules."""
+
+from __future__ import annotations
+
+from separatrix.runs.errors import UsageError
+
+
+class ScheduleError(UsageError):
+    """A schedule, bound, refinement or range test that cannot be made from what it is given."""
