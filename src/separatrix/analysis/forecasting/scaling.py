@@ -69,7 +69,7 @@ class ScalingLaw:
     def loss(self, parameters: float, data: float) -> float:
         """The loss of a training of that size."""
         by_size = self.size_scale * parameters**-self.size_exponent
-        return self.floor + by_size + self.data_scale * data**-self.data_exponent
+        return float(self.floor + by_size + self.data_scale * data**-self.data_exponent)
 
     @property
     def share(self) -> float:
