@@ -159,10 +159,10 @@ def printed(row: Row) -> str:
 def main() -> None:
     """Print the table and write it to benchmarks/results/overhead.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trainings", nargs="*", default=list(TRAININGS))
+    parser.add_argument("--trainings", nargs="*", choices=list(TRAININGS), default=list(TRAININGS))
     parser.add_argument("--budgets", nargs="*", type=float, default=[0.01, 0.05, 0.2])
     parser.add_argument("--all-probes", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--peers", nargs="*", default=_peers.installed())
+    parser.add_argument("--peers", nargs="*", choices=list(_peers.PEERS), default=_peers.installed())
     parser.add_argument("--limit", type=float, default=300.0, help="seconds a row may take")
     options = parser.parse_args()
     rows = []
