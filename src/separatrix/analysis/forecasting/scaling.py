@@ -20,7 +20,7 @@ Accounting = Literal["all", "inner"]
 """Which parameters count: all, or those that are no embeddings ("inner")."""
 
 _FEWEST = 5
-_STARTS = (np.log([0.1, 1.0, 10.0, 100.0]), np.array([0.2, 0.5, 1.0]))
+
 _EXPONENTS = (0.02, 3.0)
 
 
