@@ -30,6 +30,7 @@ _LONGEST = 200  # steps of the longest cycle that is sought
 _PERIODS = 8
 _CANDIDATES = 20
 _ITERATIONS = 10
+_FEW_UNITS = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +121,21 @@ class PiecewiseLinearModel:
             tuple(self._cycle(each) for each in points),
             tuple(self._cycle(each) for each in found),
             exponents=exponents / self.dt,
-            codes={**self.codes, "bounded_orbits": states.shape[1] / _ORBITS},
+            codes={**self.codes, "bounded_orbits": states.shape[1] / _ORBITS, **self._symbols(states)},
         )
+
+    def _symbols(self, states: Float[np.ndarray, "time batch state"]) -> dict[str, Any]:
+        """The alphabet of a map with few regions: how often which follows which, and the entropy of words of four."""
+        if not 0 < self.map.units <= _FEW_UNITS:
+            return {}
+        code = symbolic_code(list(self.map.pattern(states).swapaxes(0, 1)))
+        return {
+            "symbols": code.symbols,
+            "symbol_patterns": code.patterns,
+            "symbol_shares": code.frequencies,
+            "transitions": code.condensed().transitions,
+            "entropy": code.entropy(4) / self.dt,
+        }
 
     def _periods(self, orbit: Float[np.ndarray, "time state"]) -> list[int]:
         """Periods after which the orbit comes closest to itself, less than a quarter of its spread away."""
