@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,12 @@ def test_exponents_with_errors_are_known_and_consistent() -> None:
         exponents, errors = np.array(system.measured.exponents), np.array(system.measured.errors)
         assert len(exponents) == len(errors) == system.dimension
         assert (np.diff(exponents) <= 0).all() and (errors >= 0).all()
+
+
+def test_systems_travel_between_processes_and_are_not_changed() -> None:
+    lorenz = find_system("Lorenz")
+    twin = pickle.loads(pickle.dumps(lorenz))
+    assert twin.name == "Lorenz" and dict(twin.parameters) == dict(lorenz.parameters) and twin.measured == lorenz.measured
+    np.testing.assert_array_equal(simulate(twin, 5).values, simulate(lorenz, 5).values)
+    with pytest.raises(TypeError):
+        lorenz.parameters["rho"] = 0.0
