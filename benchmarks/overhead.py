@@ -1,9 +1,9 @@
 """What a recording costs: blocks of training steps with and without it, interleaved in one process.
 
 The overhead is (time with - time without) / (time without). Short blocks alternate in random order, since the speed of
-a machine drifts; a few of each kind make a round, and the first steps of each block do not count. The overhead is that of all rounds
-together, none left out, since a rare snapshot is part of the cost; its standard error is the jackknife's over rounds.
-Rounds go on until that is a tenth of the budget, or the time is up: then the row says "not resolved".
+a machine drifts; a few of each kind make a round, and the first steps of each block do not count. The overhead is that
+of all rounds together, none left out, since a rare snapshot is part of the cost; its standard error is the jackknife's
+over rounds. Rounds go on until that is a tenth of the budget, or the time is up: then the row says "not resolved".
 """
 
 from __future__ import annotations
