@@ -120,7 +120,9 @@ def test_exponents_with_errors_are_known_and_consistent() -> None:
 def test_systems_travel_between_processes_and_are_not_changed() -> None:
     lorenz = find_system("Lorenz")
     twin = pickle.loads(pickle.dumps(lorenz))
-    assert twin.name == "Lorenz" and dict(twin.parameters) == dict(lorenz.parameters) and twin.measured == lorenz.measured
+    assert (
+        twin.name == "Lorenz" and dict(twin.parameters) == dict(lorenz.parameters) and twin.measured == lorenz.measured
+    )
     np.testing.assert_array_equal(simulate(twin, 5).values, simulate(lorenz, 5).values)
     with pytest.raises(TypeError):
         lorenz.parameters["rho"] = 0.0

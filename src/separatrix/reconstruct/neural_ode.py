@@ -119,11 +119,8 @@ class NeuralODE:
                 order = np.argsort(-np.abs(multipliers), kind="stable")
                 found.append(Cycle(self.scaling.restored(solution.x)[None], multipliers[order]))
         size = self.samples.shape[1]
-        spectrum = exponents(self._advance, self.samples[-1], size, self.dt, steps=2000, transient=500)
+        spectrum = exponents(self.step, self.slope, self.samples[-1], size, self.dt, steps=2000, transient=500)
         return Analysis(tuple(found), exponents=spectrum)
-
-    def _advance(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.step(states), self.slope(states)
 
     def _rates(self, point: np.ndarray) -> np.ndarray:
         with torch.no_grad():
