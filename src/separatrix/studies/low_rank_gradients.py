@@ -39,7 +39,7 @@ _QUICK = {"adam": (5e-3, 1e-2), "galore": (4e-2, 8e-2), "lora": (2e-2,), "output
 _FULL = {"adam": (2.5e-3, 5e-3), "galore": (2e-2, 4e-2), "lora": (5e-3, 1e-2, 2e-2), "output": (1e-2,)}
 _SCALE = 0.25
 _SIDE, _FITTING = 48, 400
-_DESCENT = 400
+_DESCENT = 1000
 
 
 class _LowRank(nn.Module):
@@ -100,30 +100,35 @@ def _planted_residual(rank: int, gap: int, seed: int) -> float:
 def _descent(seed: int) -> tuple[list[float], list[float], list[float]]:
     """Stable ranks along gradient descent with G = A - B W C, the lemma's bound, and that bound one eigenvalue on.
 
-    G_t = (1 - rate B . C) G_{t-1}, with B and C of least eigenvalues that are two- and three-fold. The bound is
+    W grows by rate G from zero; the least eigenvalues of B and C are three-fold. The bound is
     sr(G0_par) + ((1 - rate l2) / (1 - rate l1))^(2 t) |G0 - G0_par|_F^2 / |G0_par|_2^2, where l1 < l2 are the least
-    eigenvalues of the product and G0_par is the part of G0 in the eigenspace of l1.
+    products of eigenvalues of B and C, and G0_par is the part of G0 in the eigenspace of l1.
 
     Source: Zhao et al. 2024, arXiv:2403.03507, lemma 3.3.
     """
     generator = torch.Generator().manual_seed(seed)
-    left, right = (torch.linalg.qr(torch.randn(24, 24, generator=generator, dtype=torch.float64)).Q for _ in range(2))
-    values = torch.linspace(0.5, 1.0, 22, dtype=torch.float64)
+    values = torch.linspace(0.1, 1.0, 22, dtype=torch.float64)
     outer, inner = torch.cat([values[:1].repeat(2), values]), torch.cat([values[:1].repeat(3), values[1:]])
-    rates = outer[:, None] * inner
-    start = torch.randn(len(outer), len(inner), generator=generator, dtype=torch.float64)
-    first, second, third = (float(value) for value in torch.unique(rates.round(decimals=9))[:3])
-    inside = torch.where(rates < (first + second) / 2, start, 0.0)
-    left, right = left[:, : len(outer)], right[:, : len(inner)]
-    rank, weight = (
-        _stable_rank(inside),
-        float((start - inside).square().sum() / torch.linalg.matrix_norm(inside, 2) ** 2),
-    )
-    ranks, bounds, wrong = [], [], []
-    for step in range(0, _DESCENT, 10):
-        ranks.append(_stable_rank(left @ ((1 - 0.9 * rates) ** step * start) @ right.T))
-        bounds.append(rank + ((1 - 0.9 * second) / (1 - 0.9 * first)) ** (2 * step) * weight)
-        wrong.append(rank + ((1 - 0.9 * third) / (1 - 0.9 * first)) ** (2 * step) * weight)
+    side, rate = len(outer), 0.9
+    start, *drawn = torch.randn(3, side, side, generator=generator, dtype=torch.float64)
+    left, right = (torch.linalg.qr(matrix).Q for matrix in drawn)
+    b, c = (basis * eigenvalues @ basis.T for basis, eigenvalues in ((left, outer), (right, inner)))
+    products = outer[:, None] * inner
+    first, second, third = (float(value) for value in torch.unique(products.round(decimals=9))[:3])
+    inside = torch.where(products < (first + second) / 2, left.T @ start @ right, 0.0)
+    outside = float(start.square().sum() - inside.square().sum()) / float(torch.linalg.matrix_norm(inside, 2)) ** 2
+    ranks: list[float] = []
+    bounds: list[float] = []
+    wrong: list[float] = []
+    weight = torch.zeros_like(start)
+    for step in range(_DESCENT):
+        gradient = start - b @ weight @ c
+        if step % 25 == 0:
+            ranks.append(_stable_rank(gradient))
+            for found, later in ((bounds, second), (wrong, third)):
+                share = ((1 - rate * later) / (1 - rate * first)) ** (2 * step)
+                found.append(_stable_rank(inside) + share * outside)
+        weight += rate * gradient
     return ranks, bounds, wrong
 
 

@@ -81,7 +81,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             confidence=0.9 if size >= 2 * limit or curved >= 2 * unstable else 0.75,
             step=int(rate.steps[0]),
             summary=f"The learning rate {number(peak)} is too high: {said}, and {' and '.join(facts)}.",
-            remedy=_remedy(run, peak, size, curved),
+            remedy=_remedy(peak, size, curved),
             evidence={
                 "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
                 "labels": [],
@@ -90,6 +90,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "stability_ratio": edge,
                 "loss_left": None if loss is None else loss.left,
                 "seen_at": step,
+                "learning_rate": peak,
+                "suggested": _wanted(peak, size, curved),
             },
             source=rule.source,
         )
@@ -139,10 +141,14 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
     return None
 
 
-def _remedy(run: Run, peak: float, size: float, curved: float) -> str:
+def _wanted(peak: float, size: float, curved: float) -> float:
     bounds = [peak * _USUAL / size] if size > _USUAL else []
     bounds += [peak / curved / 2] if curved > 1 else []
-    wanted = min(bounds) if bounds else peak / 10
+    return min(bounds) if bounds else peak / 10
+
+
+def _remedy(peak: float, size: float, curved: float) -> str:
+    wanted = _wanted(peak, size, curved)
     why = (
         f"the curvature at the first measurements puts the stable rate below {number(peak / curved)}"
         if curved > 1
