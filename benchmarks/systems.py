@@ -48,9 +48,11 @@ def dysts(copies: int) -> np.ndarray:
         warnings.simplefilter("ignore")
         from dysts.flows import Lorenz
 
-        model = Lorenz()
-        model.ic = starts(copies)
-        return np.asarray(model.make_trajectory(POINTS)).reshape(copies, POINTS, 3)
+        model, found = Lorenz(), []
+        for each in starts(copies):  # make_trajectory fails on an array of several states
+            model.ic = each
+            found.append(model.make_trajectory(POINTS))
+    return np.stack(found)
 
 
 def scipy(method: str, copies: int, tolerance: float = TOLERANCE) -> np.ndarray:

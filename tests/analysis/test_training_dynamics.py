@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from separatrix.analysis.training_dynamics import linear_modes, parting, training_exponent
+from separatrix.analysis.training_dynamics import linear_modes, parting, recovered_equations, training_exponent
 from separatrix.runs.errors import UsageError
+from separatrix.theory import find_theory
 
 
 class Quadratic(nn.Module):
@@ -156,3 +157,32 @@ def test_errors_are_those_of_plain_guesses() -> None:
 def test_paths_without_motion_or_rows_are_refused(path: np.ndarray) -> None:
     with pytest.raises(UsageError):
         linear_modes(path)
+
+
+def strengths_of(depth: int) -> tuple[list[np.ndarray], float]:
+    """Mode strengths of trained deep linear networks from three starts, and the time between samples."""
+    theory = find_theory("deep-linear")
+    courses = []
+    for start in (0.01, 0.03, 0.1):
+        settings = theory.complete({"depth": depth, "modes": 2, "start": start, "noise": 0.0})
+        simulated, _ = theory.simulated(theory.problem(settings, 0), list(range(0, 1200, 10)), seed=0)
+        courses.append(simulated["mode_strength"])
+    return courses, 10 * settings["step"]
+
+
+def test_the_equations_of_a_deep_linear_network_are_recovered() -> None:
+    # In time counted as the learning rate per layer: ds/dt = s (a - s), with targets a = 1 and 0.4.
+    courses, dt = strengths_of(2)
+    model = recovered_equations(courses, dt, degree=2, names=["one", "two"])
+    found = dict(zip(model.model.monomials.factors, model.model.coefficients, strict=True))
+    expected = {(0,): [1.0, 0.0], (0, 0): [-1.0, 0.0], (1,): [0.0, 0.4], (1, 1): [0.0, -1.0]}
+    assert set(found) == {(), (0, 1), *expected}
+    for factors, row in found.items():
+        assert np.allclose(row, expected.get(factors, [0.0, 0.0]), atol=0.02), (factors, row)
+
+
+def test_fractional_powers_are_not_polynomials() -> None:
+    # Three layers give ds/dt = 3 s^(4/3) (a - s): what comes out must not be taken for the law.
+    courses, dt = strengths_of(3)
+    model = recovered_equations(courses, dt, degree=3)
+    assert (model.model.coefficients != 0).sum() > 4

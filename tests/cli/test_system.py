@@ -93,3 +93,25 @@ def test_bad_requests_are_one_line(
     assert main(["system", *arguments]) == 2
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
+
+
+def test_benchmark_ranks_forecasters_and_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["system", "benchmark", "--systems", "Lorenz,lorenz84", "--models", "var,ndvar", "--points", "400"]
+    command += ["--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "ndvar" in shown.out.splitlines()[0] and "Nemenyi" in shown.out and "Lyapunov times" in shown.err
+    assert (tmp_path / "out" / "ranks.html").stat().st_size > 1000
+    kept = (tmp_path / "out" / "trials.jsonl").read_text()
+    assert main([*command, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert {trial["system"] for trial in document["trials"]} == {"Lorenz", "Lorenz84"}
+    assert set(document["ranking"]["ranks"]) == {"var", "ndvar"}
+    assert (tmp_path / "out" / "trials.jsonl").read_text() == kept
+
+
+@pytest.mark.parametrize("wrong", [["--systems", "nix"], ["--models", "nix"], ["--systems", "Lorenz,,Rossler"]])
+def test_benchmark_refuses_what_there_is_not(wrong: list[str], tmp_path: Path) -> None:
+    assert main(["system", "benchmark", "--out", str(tmp_path), *wrong]) == 2

@@ -17,8 +17,8 @@ loss, eval_loss = writer.series(SeriesSpec("loss")), writer.series(SeriesSpec("e
 try:
     for step in range(1, steps + 1):
         value = (x - 0.3) ** 2 + 1 / step
-        if kind == "rises":
-            value = 1.1**step
+        if kind in ("rises", "polite"):
+            value = min(1.1**step, 1e30)
         if kind == "nan" and step > 3:
             value = float("nan")
         writer.scalar(loss, step, value)
@@ -28,5 +28,7 @@ try:
         time.sleep(pause)
 except KeyboardInterrupt:
     writer.close(Status.INTERRUPTED)
+    if kind == "polite":
+        sys.exit(0)
     raise
 writer.close()

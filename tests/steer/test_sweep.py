@@ -77,19 +77,17 @@ def test_a_grid_is_tried_once_each(tmp_path: Path) -> None:
 
 
 def test_findings_stop_a_trial_and_say_so(tmp_path: Path) -> None:
-    target = PlantedTarget(steps=400, pause=0.02)
-    start = time.monotonic()
+    target = PlantedTarget(steps=5000, pause=0.02)
     options = SweepOptions(tmp_path / "s", sampler="grid", workers=2)
-    result = sweep(target, _kinds("rises", "nan"), options)
-    assert time.monotonic() - start < 400 * 0.02 + 20
+    result = sweep(target, _kinds("polite", "nan"), options)
     assert _states(result) == ["stopped", "stopped"]
     notes = {row.parameters["kind"]: row.note for row in result.rows}
-    assert notes["rises"].startswith("diverging at step ")
+    assert notes["polite"].startswith("diverging at step "), "although the script ends as if all were well"
     assert notes["nan"].startswith("nonfinite at step ")
     for row in result.rows:
         with open_run(row.run) as run:
             assert run.status.value == "interrupted"
-            assert len(run.series("loss").steps) < 400
+            assert len(run.series("loss").steps) < 5000
     assert result.best is None
 
 
@@ -105,13 +103,13 @@ def test_a_pruner_stops_a_trial_that_lags(tmp_path: Path) -> None:
     space = Space((Parameter("x", choices=(0.3, 0.31, 0.32, 0.33, 0.34, 3.0)),))
     quick = SweepOptions(tmp_path / "s", sampler="grid", trials=5)
     sweep(PlantedTarget(), space, quick)
-    result = sweep(PlantedTarget(steps=200, pause=0.05), space, dataclasses.replace(quick, trials=6))
+    result = sweep(PlantedTarget(steps=2000, pause=0.05), space, dataclasses.replace(quick, trials=6))
     assert _states(result) == ["finished"] * 5 + ["stopped"]
     lagging = result.rows[-1]
     assert lagging.parameters["x"] == 3.0
     assert lagging.note.startswith("median pruner: eval_loss:last ")
     with open_run(lagging.run) as run:
-        assert len(run.series("loss").steps) < 200
+        assert len(run.series("loss").steps) < 2000
 
 
 def test_failed_trials_are_told_and_end_a_hopeless_sweep(tmp_path: Path) -> None:
@@ -134,15 +132,18 @@ def test_a_metric_that_no_trial_will_have_ends_the_sweep(tmp_path: Path) -> None
 
 
 SWEEPING = """
+import signal
 import sys
 from pathlib import Path
+# Tests may be run where interrupts are ignored, as in the background of a shell script.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path[:0] = [{root!r}]
 from tests.steer._planted import PlantedTarget
 from separatrix.steer.tuning import Parameter, Space, SweepOptions, sweep
 
 space = Space((Parameter("x", choices=(0.1, 0.2, 0.3, 0.4)),))
 options = SweepOptions(Path({folder!r}), sampler="grid", pruner="none", workers=2)
-sweep(PlantedTarget(steps=50, pause=0.05), space, options)
+sweep(PlantedTarget(steps=5000, pause=0.05), space, options)
 """
 
 
@@ -168,9 +169,12 @@ def _alive(run: Path) -> bool:
 def test_an_ended_sweep_loses_nothing(number: int, tmp_path: Path) -> None:
     folder = tmp_path / "s"
     process = _started(folder)
-    _wait_for(lambda: len(list(folder.glob("trial-*/run.sqlite"))) >= 3)
-    process.send_signal(number)
-    process.communicate(timeout=60)
+    try:
+        _wait_for(lambda: len(list(folder.glob("trial-*/run.sqlite"))) >= 2)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == -number
     # Trainings end with their sweep, however it ended.
     _wait_for(lambda: not any(_alive(path) for path in folder.glob("trial-*/")))
@@ -180,7 +184,7 @@ def test_an_ended_sweep_loses_nothing(number: int, tmp_path: Path) -> None:
     finished = sorted(row.parameters["x"] for row in result.rows if row.state == "finished")
     assert finished == [0.1, 0.2, 0.3, 0.4]
     lost = [row for row in result.rows if row.state == "lost"]
-    assert lost and all(row.note for row in lost)
+    assert len(lost) == 2 and all(row.note for row in lost)
     retried = {row.retry_of for row in result.rows if row.state == "finished"} - {None}
     assert retried == {row.number for row in lost}
     assert result.best is not None and result.best.parameters["x"] == 0.3

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from separatrix.runs import UsageError
 from separatrix.systems import (
@@ -217,3 +218,13 @@ def test_dominant_period(period: float) -> None:
     assert math.isnan(dominant_period(np.ones((100, 1)), 0.1, segments=2))
     with pytest.raises(UsageError, match="too few"):
         power_spectrum(values[:10], 0.05)
+
+
+def test_errors_are_as_large_as_the_scatter_between_seeds() -> None:
+    """The variance of 12 results over their mean stated one follows the F law of 11 and 12 times 11 degrees."""
+    for name, time in (("Henon", 500), ("Lorenz", 10.0)):
+        found = [lyapunov_spectrum(find_system(name), time=time, copies=12, seed=seed, count=1) for seed in range(12)]
+        values = np.array([each.exponents[0] for each in found])
+        variance = np.mean([each.errors[0] ** 2 for each in found])
+        low, high = scipy.stats.f.ppf([0.001, 0.999], 11, 132)
+        assert low < values.var(ddof=1) / variance < high, name

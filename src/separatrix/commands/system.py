@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from separatrix.commands import _values as values
-from separatrix.commands._printing import EXIT_FINE, list_members, print_json, print_out
+from separatrix.commands._printing import EXIT_FINE, list_members, print_json, print_out, say
 from separatrix.runs.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def add(commands: values.Commands) -> None:
     """Add the grammar."""
     verbs = commands.add_parser(
         "system", help="simulate chaotic flows and maps, and measure their exponents"
-    ).add_subparsers(metavar="list|show|simulate|lyapunov", required=True)
+    ).add_subparsers(metavar="list|show|simulate|lyapunov|benchmark", required=True)
     listing = verbs.add_parser("list", help="list the systems of the catalogue")
     listing.set_defaults(command="system list", perform=_list)
     show = verbs.add_parser("show", help="show a system's equations, parameters and what is known of it")
@@ -26,6 +27,8 @@ def add(commands: values.Commands) -> None:
     simulate.set_defaults(command="system simulate", perform=_simulate)
     lyapunov = verbs.add_parser("lyapunov", help="compute the Lyapunov spectrum with its errors")
     lyapunov.set_defaults(command="system lyapunov", perform=_lyapunov)
+
+    _add_benchmark(verbs)
 
     for verb in (show, simulate, lyapunov):
         verb.add_argument("system", metavar="NAME")
@@ -48,6 +51,33 @@ def add(commands: values.Commands) -> None:
         verb.add_argument(
             "--set", type=values.assignment, action="append", default=[], metavar="KEY=VALUE", help="change a parameter"
         )
+
+
+def _add_benchmark(verbs: values.Commands) -> None:
+    benchmark = verbs.add_parser(
+        "benchmark",
+        help="compare forecasters over systems: a table, ranks with a test, a figure",
+        description="Compare forecasters over systems. What the folder holds already is not computed again.",
+    )
+    benchmark.add_argument("--systems", type=_names, metavar="A,B,...", help="default: twenty systems of many kinds")
+    benchmark.add_argument("--models", type=_names, metavar="A,B,...", help="default: all that are installed")
+    benchmark.add_argument("--points", type=_count, default=2000, metavar="N", help="learnt by each; default: 2000")
+    benchmark.add_argument("--points-per-period", type=float, default=100.0, metavar="N", help="default: 100")
+    benchmark.add_argument("--noise", type=float, default=0.0, metavar="SHARE", help="default: 0")
+    benchmark.add_argument("--seeds", type=_count, default=1, metavar="N", help="trials of each pair; default: 1")
+    benchmark.add_argument("--workers", type=_count, default=1, metavar="N", help="processes; default: 1")
+    benchmark.add_argument(
+        "--out", type=values.path, default=Path("system-benchmark"), metavar="DIR", help="default: system-benchmark"
+    )
+    benchmark.add_argument("--json", action="store_true", help="print one JSON document")
+    benchmark.set_defaults(command="system benchmark", perform=_benchmark)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of names: separate them by commas")
+    return names
 
 
 def _count(text: str) -> int:
@@ -112,6 +142,42 @@ def _lyapunov(options: argparse.Namespace) -> int:
         print_json(spectrum_as_dict(found))
     else:
         print_out("\n".join(spectrum_lines(found)))
+    return EXIT_FINE
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from separatrix.reconstruct.benchmark import DEFAULT_SYSTEMS, Trial, ranking, run_trials, usable_models
+    from separatrix.systems import find_system
+    from separatrix.view import forecasters
+
+    systems = [find_system(name).name for name in options.systems or DEFAULT_SYSTEMS]
+    models = usable_models(options.models)
+    trials = [
+        Trial(system, model, seed, options.points, options.points_per_period, options.noise)
+        for system in systems
+        for model in models
+        for seed in range(options.seeds)
+    ]
+
+    def said(trial: Any, outcome: Any) -> None:
+        if not options.json:
+            say(f"{trial.system}, {trial.model}: {outcome.failure or f'{outcome.valid_time:.2f} Lyapunov times'}")
+
+    outcomes = run_trials(trials, options.out / "trials.jsonl", workers=options.workers, said=said)
+    table: dict[str, dict[str, list[Any]]] = {}
+    for trial, outcome in zip(trials, outcomes, strict=True):
+        table.setdefault(trial.system, {}).setdefault(trial.model, []).append(outcome)
+    means = np.array([[np.mean([o.valid_time for o in row[model]]) for model in models] for row in table.values()])
+    ranked = ranking(models, means) if len(models) > 1 and len(table) > 1 else None
+    if options.json:
+        print_json(forecasters.as_json(table, ranked))
+        return EXIT_FINE
+    print_out("\n".join(forecasters.valid_time_table(table)))
+    if ranked is not None:
+        print_out("\n".join(forecasters.ranking_lines(ranked)))
+        print_out(str(forecasters.write_figure(table, ranked, options.out / "ranks.html")))
     return EXIT_FINE
 
 

@@ -90,7 +90,8 @@ class Autoregression:
         if self.monomials.size * self.monomials.variables > _MOST_SLOPES:
             return Analysis(notes=("the model is too large for exponents and cycles",))
         spectrum = exponents(
-            lambda states: (self.step(states), self.slope(states)),
+            self.step,
+            self.slope,
             self.last,
             self.variables,
             self.dt,

@@ -93,6 +93,22 @@ def found_cycles(
 
 
 def exponents(
+    step: Step,
+    slope: Slope,
+    start: Float[np.ndarray, " state"],
+    count: int,
+    dt: float,
+    *,
+    steps: int,
+    transient: int,
+) -> Float[np.ndarray, " exponent"] | None:
+    """The `count` largest Lyapunov exponents of a map and its derivative; see `exponents_along`."""
+    return exponents_along(
+        lambda states: (step(states), slope(states)), start, count, dt, steps=steps, transient=transient
+    )
+
+
+def exponents_along(
     advance: Advance, start: Float[np.ndarray, " state"], count: int, dt: float, *, steps: int, transient: int
 ) -> Float[np.ndarray, " exponent"] | None:
     """The `count` largest Lyapunov exponents along a free run of `steps` steps after `transient` ones, in 1 / time.

@@ -97,7 +97,8 @@ class EchoState:
     def analyse(self) -> Analysis:
         """Lyapunov exponents of the network driving itself, as many as there are variables."""
         found = exponents(
-            lambda states: (self.step(states), self.slope(states)),
+            self.step,
+            self.slope,
             self.last,
             self.readout.shape[1],
             self.dt,

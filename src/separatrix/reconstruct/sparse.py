@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from separatrix.reconstruct._orbits import exponents, found_cycles
+from separatrix.reconstruct._orbits import exponents_along, found_cycles
 from separatrix.reconstruct._polynomials import Monomials
 from separatrix.reconstruct.errors import TrajectoryError
 from separatrix.reconstruct.model import Analysis, Cycle, Reconstructor
@@ -123,7 +123,7 @@ class SparseEquations:
             return scaling.scaled(points), np.asarray(slopes * spread / spread[:, None])
 
         starts = scaling.scaled(self.starts)
-        found = exponents(advance, starts[-1], len(spread), self.dt, steps=_STEPS, transient=_STEPS // 10)
+        found = exponents_along(advance, starts[-1], len(spread), self.dt, steps=_STEPS, transient=_STEPS // 10)
         cycles = None
         if self.flow:
             fixed = self._resting(starts)

@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from separatrix.runs.errors import UsageError
-from separatrix.systems._iteration import iterated_states
 from separatrix.systems._steps import Rows, Stepper
 from separatrix.systems.dimensions import kaplan_yorke
 from separatrix.systems.errors import EscapeError
-from separatrix.systems.simulation import along
+from separatrix.systems.simulation import scattered
 from separatrix.systems.system import System, Values
 
 BLOCKS = 8
@@ -60,11 +59,11 @@ def lyapunov_spectrum(
 ) -> Spectrum:
     """The first `count` exponents (all by default) by orthonormalised tangent vectors.
 
-    Copies start at random times of the trajectory from the system's initial state and are followed for `time` (200
-    periods, or 5,000 iterations, by default) after a `transient` (a tenth of it by default) in which the vectors turn
-    into place. A flow's vectors are integrated with it and orthonormalised after every step: stability of the explicit
-    method bounds what a step can contract, so that no vector is ever lost in rounding (Benettin et al. 1980; Eckmann
-    and Ruelle 1985, section V).
+    Copies start close to random times of the trajectory from the system's initial state. They are followed for `time`
+    (200 periods, or 5,000 iterations, by default) after a `transient` (a tenth of it by default) in which the vectors
+    turn into place. A flow's vectors are integrated with it and orthonormalised after every step: stability of the
+    explicit method bounds what a step can contract, so that no vector is ever lost in rounding (Benettin et al. 1980;
+    Eckmann and Ruelle 1985, section V).
 
     Raises:
         UsageError: numbers do not fit, or the system has a delay.
@@ -121,7 +120,7 @@ def _of_flow(
     tolerance: float,
 ) -> Logarithms:
     n = system.dimension
-    states = along(system, copies, generator, values=values, tolerance=tolerance)
+    states = scattered(system, copies, generator, values=values, tolerance=tolerance)
     block = np.empty((n + n * count, copies))
     block[:n] = states.T
     vectors = block[n:].reshape(n, count, copies)
@@ -160,9 +159,7 @@ def _of_map(
     tolerance: float,
 ) -> Logarithms:
     n, per_block = system.dimension, max(1, round(time / BLOCKS))
-    start = np.array(system.initial)
-    moved = start + 1e-3 * np.maximum(np.abs(start), 1e-3) * generator.uniform(-1.0, 1.0, (copies, n))
-    current = np.ascontiguousarray(iterated_states(system, moved, 100, 1, values)[:, 0].T)
+    current = np.ascontiguousarray(scattered(system, copies, generator, values=values).T)
     following = np.empty_like(current)
     vectors = np.linalg.qr(generator.standard_normal((copies, n, count)))[0].transpose(1, 2, 0).copy()
     images = np.empty_like(vectors)

@@ -1,7 +1,8 @@
 """Computes what the catalogue says of its systems: `python -m separatrix.systems.recompute [--systems A,B]`.
 
-Systems that the file already holds are left alone unless they are named, so an interrupted computation is resumed by
-the same command. Each system follows from the seed, so a rerun on the same machine gives the same numbers.
+What the file already holds is left alone unless its systems are named, so an interrupted computation is resumed by the
+same command. Exponents of all systems come first, then periods and correlation dimensions. Each number follows from the
+seed, so a rerun on the same machine gives the same.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from separatrix.runs.errors import SeparatrixError
 from separatrix.systems.catalogue import MEASURED, catalogue
 from separatrix.systems.dimensions import correlation_dimension
-from separatrix.systems.lyapunov import Spectrum, lyapunov_spectrum
+from separatrix.systems.lyapunov import lyapunov_spectrum
 from separatrix.systems.measures import dominant_period
 from separatrix.systems.simulation import simulate
 from separatrix.systems.system import System
@@ -34,26 +35,27 @@ COPIES = 12
 """Trajectories that are looked at."""
 
 
-def measured(
-    system: System, *, periods: float = 60.0, copies: int = 64, seed: int = 0, tolerance: float = 1e-6
+def exponents(
+    system: System, *, periods: float = 40.0, copies: int = 64, seed: int = 0, tolerance: float = 1e-6
 ) -> dict[str, Any]:
-    """The entry of one system, as it stands in the file.
+    """Spectrum, its errors and the dimension that follows, from `copies` of `periods` published periods each.
 
-    Exponents come from `copies` trajectories of `periods` published periods each (maps: 100 iterations to the period).
+    A hundred iterations of a map are its period; a system with a delay has none of these.
 
     Raises:
         SeparatrixError: the system cannot be followed at all.
     """
-    facts: dict[str, Any] = {}
-    if system.kind != "map":
-        facts |= _of_trajectories(system, seed)
-    if system.kind != "delay":
-        unit = 100.0 if system.kind == "map" else _published_period(system)
-        spectrum = lyapunov_spectrum(
-            system, time=periods * unit, transient=0.2 * periods * unit, copies=copies, seed=seed, tolerance=tolerance
-        )
-        facts |= _of_spectrum(spectrum)
-    return facts
+    if system.kind == "delay":
+        return {}
+    unit = 100.0 if system.kind == "map" else _published_period(system)
+    spectrum = lyapunov_spectrum(
+        system, time=periods * unit, transient=0.2 * periods * unit, copies=copies, seed=seed, tolerance=tolerance
+    )
+    return {
+        "exponents": [_rounded(each, 5) for each in spectrum.exponents],
+        "errors": [_rounded(each, 2) for each in spectrum.errors],
+        "kaplan_yorke": _rounded(spectrum.kaplan_yorke, 5),
+    }
 
 
 def _published_period(system: System) -> float:
@@ -62,7 +64,14 @@ def _published_period(system: System) -> float:
     return period
 
 
-def _of_trajectories(system: System, seed: int) -> dict[str, Any]:
+def motion(system: System, seed: int = 0) -> dict[str, Any]:
+    """Dominant period and correlation dimension of a flow, from trajectories on its attractor.
+
+    Raises:
+        SeparatrixError: the system cannot be followed at all.
+    """
+    if system.kind == "map":
+        return {}
     period = _published_period(system)
     found = simulate(
         system,
@@ -90,14 +99,6 @@ def _of_trajectories(system: System, seed: int) -> dict[str, Any]:
     }
 
 
-def _of_spectrum(spectrum: Spectrum) -> dict[str, Any]:
-    return {
-        "exponents": [_rounded(each, 5) for each in spectrum.exponents],
-        "errors": [_rounded(each, 2) for each in spectrum.errors],
-        "kaplan_yorke": _rounded(spectrum.kaplan_yorke, 5),
-    }
-
-
 def _rounded(value: float, digits: int = 5) -> float:
     return float(f"{value:.{digits}g}")
 
@@ -118,16 +119,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     entries = json.loads(options.out.read_text()) if options.out.exists() else {}
     named = [each for each in options.systems.split(",") if each]
     failed = False
-    for name in named or [each for each in catalogue() if each not in entries]:
-        start = clock.perf_counter()
-        try:
-            entries[name] = measured(catalogue()[name], seed=options.seed)
-        except SeparatrixError as error:
-            failed = True
-            print(error, file=sys.stderr, flush=True)
-            continue
-        write(entries, options.out)
-        print(f"{name}: {entries[name]} ({clock.perf_counter() - start:.1f} s)", flush=True)
+    for part, key in ((exponents, "exponents"), (motion, "period")):
+        for name in named or [each for each in catalogue() if key not in entries.get(each, {})]:
+            start = clock.perf_counter()
+            try:
+                found = part(catalogue()[name], seed=options.seed)
+            except SeparatrixError as error:
+                failed = True
+                print(error, file=sys.stderr, flush=True)
+                continue
+            if found:
+                entries[name] = entries.get(name, {}) | found
+                write(entries, options.out)
+                print(f"{name}: {found} ({clock.perf_counter() - start:.1f} s)", flush=True)
     return int(failed)
 
 

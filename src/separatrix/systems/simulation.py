@@ -178,21 +178,20 @@ def settled(
 ) -> Float[np.ndarray, "copy dimension"]:
     """States that random displacements of the system's own initial state settle to.
 
-    A conservative flow is not displaced, since it has no attractor to settle to: its states are those of `along`.
+    Maps, whose basins may be narrow, and conservative flows, which have no attractor to settle to, are not displaced:
+    their states are those of `along`.
 
     Raises:
         EscapeError: a displaced state does not come back.
     """
     values = system.values(values)
-    if system.conservative and system.kind == "flow":
+    if system.conservative or system.kind == "map":
         return along(system, count, generator, values=values, tolerance=tolerance)
     start = np.array(system.initial)
     size = SPREAD * max(float(np.abs(start).max()), 1e-3)
     displacement = np.minimum(size, SPREAD * np.abs(start) + 1e-3 * size)
     free = np.array([name != system.phase for name in system.variables])
     states: np.ndarray = start + displacement * free * generator.uniform(-1.0, 1.0, (count, system.dimension))
-    if system.kind == "map":
-        return iterated_states(system, states, 100, 1, values)[:, 0]
     if system.kind == "delay":
         return states
     end = np.array([periods * system.period])
@@ -210,14 +209,53 @@ def along(
     tolerance: float = TOLERANCE,
     spacing: float = 1.0,
 ) -> Float[np.ndarray, "copy dimension"]:
-    """States of a flow at random times of the trajectory from its initial state, `spacing` periods apart on average.
+    """States at random times of the trajectory from the initial state, `spacing` periods apart on average.
+
+    A map's are ten times `spacing` iterations apart, after the first hundred.
 
     Raises:
         EscapeError: the trajectory leaves every bound.
     """
+    if system.kind == "map":
+        orbit = iterated_states(
+            system, np.array([system.initial]), 100, round(10 * spacing * count) + 1, system.values(values)
+        )
+        chosen: np.ndarray = generator.choice(orbit[0], count, replace=False)
+        return chosen
     span = spacing * count * system.period
     times = np.sort(generator.uniform(0.0, span, count)) + system.period
     follow = stiff_states if system.stiff else states_at
     states = follow(system, np.array([system.initial]), times, system.values(values), tolerance)[0]
     found: np.ndarray = generator.permutation(states)
     return found
+
+
+def scattered(
+    system: System,
+    count: int,
+    generator: np.random.Generator,
+    *,
+    values: Values | None = None,
+    tolerance: float = TOLERANCE,
+    periods: float = 10.0,
+) -> Float[np.ndarray, "copy dimension"]:
+    """States of the attractor that do not follow one another: those of `along`, displaced, and settled again.
+
+    Without the displacement a copy would pass where another one has been, and their means would not be independent. It
+    is a twentieth of the way to another state for flows that settle, and a thousandth for maps and conservative flows,
+    which need not come back: copies of a weakly chaotic one stay alike for longer.
+
+    Raises:
+        EscapeError: a displaced state leaves every bound.
+    """
+    values = system.values(values)
+    states = along(system, count, generator, values=values, tolerance=tolerance)
+    if count == 1:
+        return states
+    share = 1e-3 if system.kind == "map" or system.conservative else SPREAD
+    free = np.array([name != system.phase for name in system.variables])
+    moved: np.ndarray = states + share * free * (np.roll(states, 1, axis=0) - states)
+    if system.kind == "map":
+        return iterated_states(system, moved, 100, 1, values)[:, 0]
+    follow = stiff_states if system.stiff else states_at
+    return follow(system, moved, np.array([periods * system.period]), values, tolerance)[:, 0]

@@ -20,7 +20,7 @@ Accounting = Literal["all", "inner"]
 """Which parameters count: all, or those that are no embeddings ("inner")."""
 
 _FEWEST = 5
-_STARTS = (np.log([0.1, 1.0, 10.0, 100.0]), np.array([0.2, 0.5, 1.0]))
+
 _EXPONENTS = (0.02, 3.0)
 
 
@@ -69,7 +69,7 @@ class ScalingLaw:
     def loss(self, parameters: float, data: float) -> float:
         """The loss of a training of that size."""
         by_size = self.size_scale * parameters**-self.size_exponent
-        return self.floor + by_size + self.data_scale * data**-self.data_exponent
+        return float(self.floor + by_size + self.data_scale * data**-self.data_exponent)
 
     @property
     def share(self) -> float:

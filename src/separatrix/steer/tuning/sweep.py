@@ -251,16 +251,19 @@ class _Driver:
             return
         if look.error:
             raise SweepError(look.error)
-        self._report(running, look.sight)
+        reason = self._report(running, look.sight)
+        if reason and not running.reason and look.verdict is None:
+            running.reason = reason
+            running.attended.stop()
         if look.verdict is not None:
             running.attended.close()
-            self._tell(running, look.verdict)
+            self._tell(running, look.verdict, look.sight.step)
             del self._running[number]
             self._ended(number)
             self._check_failures(at_end=False)
 
-    def _report(self, running: _Running, sight: Sight) -> None:
-        """Tell Optuna the new points, and stop the trial if its pruner or a finding says so."""
+    def _report(self, running: _Running, sight: Sight) -> str:
+        """Tell Optuna the new points; why the trial should stop, if a finding or the pruner says so."""
         reason = sight.stop
         for position, value in sight.points[running.reported :]:
             if value == value and abs(value) != float("inf"):
@@ -268,16 +271,15 @@ class _Driver:
                 if not reason and running.trial.should_prune():
                     reason = f"{self._options.pruner} pruner: {self._target.judged_by} {value:.4g} at {position}"
         running.reported = len(sight.points)
-        if reason and not running.reason:
-            running.reason = reason
-            running.attended.stop()
+        return reason
 
-    def _tell(self, running: _Running, verdict: Verdict) -> None:
-        trial, stopped = running.trial, bool(running.reason) and verdict.failed
+    def _tell(self, running: _Running, verdict: Verdict, step: int) -> None:
+        # However a script that was stopped ends, what it reached is no full trial's value.
+        trial, stopped = running.trial, bool(running.reason)
         note = running.reason if stopped else verdict.problem
-        for key, value in (("note", note), ("step", verdict.step), ("findings", list(verdict.findings))):
+        for key, value in (("note", note), ("step", max(step, verdict.step)), ("findings", list(verdict.findings))):
             trial.set_user_attr(key, value)
-        if verdict.value is not None:
+        if verdict.value is not None and not stopped:
             self._study.tell(trial, verdict.value)
         else:
             failed = verdict.failed and not stopped

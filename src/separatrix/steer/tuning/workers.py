@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 from separatrix.steer.tuning.attendant import Attendant, Look, TrialJob
 from separatrix.steer.tuning.errors import SweepError, WorkerLostError, needed
+
+_CONNECT_SECONDS = 5.0
 
 
 class Attended(Protocol):
@@ -60,6 +63,8 @@ def ray_workers(address: str | None = None, workers: int = 1) -> Iterator[Worker
         SweepError: there is no cluster at the address.
     """
     ray = needed("ray", "ray")
+    if address is not None:
+        _check_reachable(address)
     # Workers must find this package and the script's environment as it is here.
     surroundings = {"env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}}
     options: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False} if address is None else {}
@@ -83,6 +88,22 @@ def ray_workers(address: str | None = None, workers: int = 1) -> Iterator[Worker
     finally:
         if mine:
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Make sure that somebody listens there: Ray itself would try for minutes, and may then end the process.
+
+    Raises:
+        SweepError: nobody does, or the address has no port.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address == "auto":
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise SweepError(f"no Ray cluster at {address} ({reason}): give HOST:PORT of one, or --ray alone") from error
 
 
 class _RayWorkers:

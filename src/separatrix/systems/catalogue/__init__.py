@@ -11,7 +11,6 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from separatrix.systems.errors import DescriptionError
@@ -82,8 +81,8 @@ def read(name: str, table: Mapping[str, Any], *, family: str = "", measured: Map
         left, _, right = line.partition("=")
         definitions[left.strip()] = right.strip()
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    given |= {"kind": table.get("kind", "flow"), "parameters": MappingProxyType(dict(table.get("parameters", {})))}
-    given |= {"definitions": MappingProxyType(definitions), "published": _facts(table.get("published"))}
+    given |= {"kind": table.get("kind", "flow"), "parameters": table.get("parameters", {})}
+    given |= {"definitions": definitions, "published": _facts(table.get("published"))}
     if measured and "initial" in measured:
         given["initial"] = tuple(measured["initial"])
     return System(name=name, family=family, measured=_facts(measured), **{"parameters": {}, **given})
