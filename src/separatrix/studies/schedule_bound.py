@@ -149,7 +149,7 @@ def _correlation(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> floa
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     text = settings["steps"] / 1000 * (settings["width"] / 16) ** 1.5 * settings["length"] / 16 * settings["batch"] / 4
-    return Plan(runs=3, seconds=2.0 + (4.0 if quick else 30.0) * text)
+    return Plan(runs=3, seconds=2.0 + (3.0 if quick else 25.0) * text)
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:
