@@ -117,7 +117,9 @@ def _descent(seed: int) -> tuple[list[float], list[float], list[float]]:
     first, second, third = (float(value) for value in torch.unique(products.round(decimals=9))[:3])
     inside = torch.where(products < (first + second) / 2, left.T @ start @ right, 0.0)
     outside = float(start.square().sum() - inside.square().sum()) / float(torch.linalg.matrix_norm(inside, 2)) ** 2
-    ranks, bounds, wrong = [], [], []
+    ranks: list[float] = []
+    bounds: list[float] = []
+    wrong: list[float] = []
     weight = torch.zeros_like(start)
     for step in range(_DESCENT):
         gradient = start - b @ weight @ c
