@@ -15,9 +15,9 @@ fitted by expectation maximisation, has a lower group
 right, than on the data it is trained on. By at least fifteen points of accuracy (from ten on it is worth knowing),
 four standard errors, and with a loss lower by a quarter or more. Compared are stretches between two evaluations at both
 of which the accuracy is within a tenth of its best, and that is above 60 %: before, the model is still learning while
-the stretch lasts. Dropout, soft targets and losses that sum several of one kind (mixup) do the same, so a training with
-these is not judged; augmentation does it less, hence the low confidence. Noise that is in the evaluation's labels too is
-not seen.
+the stretch lasts. Dropout, soft targets and losses that sum several of one kind (mixup) do the same, so that a training
+with these is not judged; augmentation does it less, hence the low confidence. Noise that is in the evaluation's labels
+too is not seen.
 """
 
 from __future__ import annotations
