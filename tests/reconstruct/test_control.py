@@ -22,6 +22,7 @@ from separatrix.reconstruct.control import (
     learn_surrogate,
     returns,
     search,
+    visited,
 )
 
 
@@ -108,6 +109,18 @@ def test_a_polynomial_policy_is_distilled_exactly() -> None:
     assert found.terms == 2
     assert np.allclose(found(states), policy(states), atol=1e-6)
     assert "sin" in str(found) and "cos speed" in str(found)
+
+
+def test_states_visited_are_those_of_single_episodes() -> None:
+    def policy(states: np.ndarray) -> np.ndarray:
+        return states[..., 1:2]
+
+    begin = PENDULUM.begin(np.random.default_rng(4), 3)
+    rows = visited(PENDULUM, policy, begin, np.random.default_rng(0)).reshape(PENDULUM.steps, 3, 3)
+    state = begin[1]
+    for t in range(30):
+        assert np.allclose(rows[t, 1], state)
+        state = PENDULUM.step(state, policy(state))
 
 
 def test_a_batch_of_networks_is_each_network() -> None:

@@ -29,6 +29,7 @@ from separatrix.reconstruct.control import (
     learn_surrogate,
     returns,
     search,
+    visited,
 )
 from separatrix.studies.study import (
     Control,
@@ -46,7 +47,7 @@ _TRUE = {"cos": {"sin speed": -1.0}, "sin": {"cos speed": 1.0}, "speed": {"sin":
 _LEVEL = 0.9
 _LOOKS = 5
 _STARTS = 64
-_IMAGINED = 3000
+_IMAGINED = 16
 _ROUNDS = 5
 
 
@@ -86,15 +87,19 @@ def _distilled(policy: Policy, surrogate: Surrogate, degree: int, seed: int) -> 
     No step of the plant is taken. A polynomial goes where the policy would not, and must know what to do there
     (Ross, Gordon & Bagnell 2011).
     """
-    imagined = dataclasses.replace(PENDULUM, field=surrogate.field)
     draw = np.random.default_rng([seed, 8])
+
+    def met_by(one: Policy, exploration: float) -> np.ndarray:
+        starts = PENDULUM.begin(draw, _IMAGINED)
+        return visited(PENDULUM, one, starts, draw, exploration=exploration, step=surrogate.step)
+
     begin = PENDULUM.begin(np.random.default_rng([seed, 9]), _STARTS)
-    met = collect(imagined, policy, _IMAGINED, draw, exploration=0.3).before
+    met = met_by(policy, 0.3)
     found = []
     for _ in range(_ROUNDS):
         sparse = distilled(policy, met, PENDULUM, degree=degree, seed=seed)
         found.append((float(returns(PENDULUM, sparse, begin, step=surrogate.step).mean()), sparse))
-        met = np.concatenate([met, collect(imagined, sparse, _IMAGINED, draw, exploration=0.1).before])
+        met = np.concatenate([met, met_by(sparse, 0.1)])
     return max(found, key=lambda pair: pair[0])[1]
 
 
@@ -104,9 +109,12 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     unscaled = _Scale(seed)
     chance = unscaled.raw(RandomPolicy(limit, np.random.default_rng([seed, 1])))
 
-    draw = np.random.default_rng([seed, 2])
+    plant = dataclasses.replace(PENDULUM, steps=settings["episode"])
+    size = {"candidates": settings["candidates"], "elite": settings["candidates"] // 8}
     steps, course = 0, []
-    for index, each in enumerate(search(PENDULUM, Search.begin(PENDULUM), generations, draw), 1):
+    # Searches draw the same numbers, so that they differ by where they search alone.
+    found = search(plant, Search.begin(plant), generations, np.random.default_rng([seed, 2]), **size)
+    for index, each in enumerate(found, 1):
         steps += each.steps
         if index % _LOOKS == 0 or index == generations:
             course.append((steps, unscaled.raw(each.search.policy(PENDULUM))))
@@ -125,6 +133,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
         for each in (surrogate, blind)
     )
     progress()
+    draw = np.random.default_rng([seed, 6])
     sparse = _distilled(policy, surrogate, settings["degree"], seed)
     mixed = _distilled(lambda states: draw.permutation(policy(states)), surrogate, settings["degree"], seed)
     progress()
@@ -150,7 +159,8 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
 
 
 def _plan(settings: Settings, quick: bool) -> Plan:
-    return Plan(runs=3, seconds=2.0 + 0.25 * settings["generations"] * (1 if quick else 3))
+    size = settings["generations"] * settings["candidates"] * settings["episode"]
+    return Plan(runs=3, seconds=4.0 + 8e-6 * size * (1 if quick else 3))
 
 
 study = Study(
@@ -166,6 +176,8 @@ study = Study(
     settings=(
         Setting("transitions", "int", 600, "seen under random torques", 300, 2400),
         Setting("generations", "int", 60, "of the search (three times as many in full)", 50, 200),
+        Setting("candidates", "int", 128, "policies of a generation, of which an eighth is kept", 64, 256),
+        Setting("episode", "int", 200, "samples, of a twentieth of a second, that a policy is tried for", 100, 400),
         Setting("degree", "int", 5, "of the distilled policy", 4, 7, reason="of lower degree it cannot catch and pump"),
     ),
     statements=(
@@ -204,5 +216,5 @@ study = Study(
     ),
     plan=_plan,
     run=_run,
-    smoke={"transitions": 400, "generations": 50},
+    smoke={"transitions": 400, "generations": 50, "candidates": 64, "episode": 100},
 )

@@ -3,7 +3,7 @@
 from separatrix.reconstruct.control.environments import gymnasium_environment
 from separatrix.reconstruct.control.plants import CART_POLE, PENDULUM, Plant
 from separatrix.reconstruct.control.policies import NeuralPolicy, Policy, PolynomialPolicy, RandomPolicy, distilled
-from separatrix.reconstruct.control.rollouts import Transitions, collect, returns
+from separatrix.reconstruct.control.rollouts import Transitions, collect, returns, visited
 from separatrix.reconstruct.control.search import Search, SearchStep, search
 from separatrix.reconstruct.control.surrogate import Surrogate, learn_surrogate
 
@@ -25,4 +25,5 @@ __all__ = [
     "learn_surrogate",
     "returns",
     "search",
+    "visited",
 ]

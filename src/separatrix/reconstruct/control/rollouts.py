@@ -44,6 +44,27 @@ def returns(plant: Plant, policy: Policy, begin: States, *, step: Step | None = 
     return total
 
 
+def visited(
+    plant: Plant,
+    policy: Policy,
+    begin: Float[np.ndarray, "n state"],
+    generator: np.random.Generator,
+    *,
+    exploration: float = 0.0,
+    step: Step | None = None,
+) -> Float[np.ndarray, "row state"]:
+    """The states of episodes from these beginnings, all of them in a row; `exploration` as in `collect`."""
+    step = plant.step if step is None else step
+    states, rows = begin, []
+    held = np.zeros((len(begin), len(plant.inputs)))
+    for t in range(plant.steps):
+        if t % _HELD == 0:
+            held = exploration * plant.limit * generator.standard_normal(held.shape)
+        rows.append(states)
+        states = step(states, np.clip(policy(states) + held, -plant.limit, plant.limit))
+    return np.concatenate(rows)
+
+
 def collect(
     plant: Plant, policy: Policy, count: int, generator: np.random.Generator, *, exploration: float = 0.0
 ) -> Transitions:
