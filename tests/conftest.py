@@ -17,7 +17,14 @@ from separatrix.runs import Event, RunWriter, SeriesSpec, Status
 
 # None of these is imported yet. Rooms that record are left as they are: what they do at every step is timed, and
 # jaxtyping is none of their imports.
-check_shapes("separatrix.operators", "separatrix.tasks", "separatrix.theory", "separatrix.studies")
+check_shapes(
+    "separatrix.operators",
+    "separatrix.tasks",
+    "separatrix.theory",
+    "separatrix.reconstruct",
+    "separatrix.steer.schedules",
+    "separatrix.studies",
+)
 
 # Tests share few processors; one thread a process also makes sums reproducible.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):

@@ -95,23 +95,10 @@ def test_wrong_usage_is_said_and_points_to_help(line: list[str], part: str) -> N
     assert "--help" in str(caught.value)
 
 
-def test_only_the_commands_of_this_stage_exist(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_commands_that_users_rely_on(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(["--help"])
     assert caught.value.code == 0
-    commands = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
-    expected = [
-        "watch",
-        "list",
-        "show",
-        "report",
-        "compare",
-        "diagnose",
-        "export",
-        "import",
-        "probe",
-        "finding",
-        "theory",
-        "study",
-    ]
-    assert [word for word in commands if word.isalpha()] == expected
+    listed = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("    ")}
+    promised = "watch list show report compare diagnose export import probe finding theory study"
+    assert listed >= set(promised.split())

@@ -159,7 +159,7 @@ def test_ctrl_c_is_no_traceback(
     def interrupted(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("separatrix.cli.find_runs", interrupted)
+    monkeypatch.setattr("separatrix.commands.list_runs.find_runs", interrupted)
     assert main(["list", str(tmp_path)]) == 130
     assert capsys.readouterr() == ("", "")
 
@@ -170,7 +170,7 @@ def test_an_operating_system_error_names_the_path(
     def failing(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied", "/some/where")
 
-    monkeypatch.setattr("separatrix.cli.find_runs", failing)
+    monkeypatch.setattr("separatrix.commands.list_runs.find_runs", failing)
     code = main(["list", str(tmp_path)])
     out, err = capsys.readouterr()
     assert_one_line_and_two(code, out, err)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from separatrix.studies.presenting import planned
-from separatrix.studies.running import run_study, studies
+from separatrix.studies.running import find_study, run_study, studies
 from separatrix.studies.study import Study
 
 
@@ -43,12 +43,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for and print a table; 0 when all passed, 1 otherwise."""
     parser = argparse.ArgumentParser(prog="separatrix.studies._suite", description="Run every study.")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--studies", nargs="+", metavar="ID", help="default: all")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--cache", type=Path, default=Path(".cache/studies"))
     options = parser.parse_args(arguments)
 
-    known = studies()
+    known = studies() if options.studies is None else {study.id: study for study in map(find_study, options.studies)}
     for study in known.values():
         plan = study.plan(study.complete({}), options.quick)
         print(f"{planned(study, plan)}, {len(options.seeds)} times", flush=True)

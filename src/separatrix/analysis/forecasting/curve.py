@@ -1,0 +1,125 @@
+"""Loss curves with the learning rates that made them, from runs or from arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from separatrix.analysis.forecasting.areas import Rates
+from separatrix.analysis.progress import rates as recorded_rates
+from separatrix.analysis.trends import Track, loss_tracks, tracks
+from separatrix.runs import Run
+from separatrix.runs.errors import UsageError
+
+SETTLED = 0.1
+"""Share of a curve that is left out at its start, where losses follow no power law yet (warm-up included)."""
+
+_BINS = 300
+_FEWEST = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """Losses (points,) after `updates` (points,) of a training whose updates had the learning `rates` (updates,).
+
+    Raises:
+        UsageError: shapes differ, updates do not increase from 1 within the rates, or losses are not positive.
+    """
+
+    updates: Int64[np.ndarray, " points"]
+    losses: Float64[np.ndarray, " points"]
+    rates: Rates
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.updates.shape != self.losses.shape or self.updates.ndim != 1 or not len(self.updates):
+            raise UsageError(
+                f"curve {self.name!r} has {self.losses.shape} losses at {self.updates.shape} steps: give one for each"
+            )
+        if self.updates[0] < 1 or (np.diff(self.updates) <= 0).any() or self.updates[-1] > len(self.rates):
+            raise UsageError(
+                f"steps of curve {self.name!r} must increase from 1 or more to at most {len(self.rates)}, the number of"
+                " its learning rates"
+            )
+        if not (np.isfinite(self.losses).all() and (self.losses > 0).all()):
+            raise UsageError(
+                f"losses of curve {self.name!r} are not all positive numbers: forecasts are of logarithms of losses"
+            )
+
+    @property
+    def warmup(self) -> int:
+        """Updates before the first at the rate from which it first falls."""
+        falls = np.flatnonzero(np.diff(self.rates) < 0)
+        ramp = self.rates[: falls[0] + 1] if falls.size else self.rates
+        return int(np.argmax(ramp >= ramp.max()))
+
+    def first(self, share: float) -> Curve:
+        """The part of the curve up to that share of its updates."""
+        last = round(share * len(self.rates))
+        keep = self.updates <= last
+        return Curve(self.updates[keep], self.losses[keep], self.rates[:last], self.name)
+
+    def settled(self, share: float = SETTLED) -> Curve:
+        """The curve without its start: without that share of its updates, and without its warm-up.
+
+        Raises:
+            UsageError: nothing is left.
+        """
+        keep = self.updates > max(share * len(self.rates), self.warmup)
+        if not keep.any():
+            raise UsageError(f"curve {self.name!r} holds no loss after its warm-up: record more steps")
+        return Curve(self.updates[keep], self.losses[keep], self.rates, self.name)
+
+
+def curve_of(run: Run, *, series: str | None = None, last: int | None = None) -> Curve:
+    """The loss curve of a run, with its learning rates; `last` cuts it after that step.
+
+    `series` is `eval_loss` where that has enough values, else `loss`, whose batches scatter: it is averaged over at
+    most 300 stretches of equal length.
+
+    Raises:
+        UsageError: the run lacks losses or learning rates, has several losses, or too few of them.
+    """
+    rate = recorded_rates(run)
+    if rate is None:
+        raise UsageError(f"run {run.name} holds no learning_rate: record it with separatrix watch or record")
+    track = _losses(run, series)
+    if last is not None:
+        track = track.before(last + 1)
+    offset = int(rate.steps[0]) - 1
+    keep = (track.steps > offset) & (track.steps <= offset + len(rate))
+    steps, losses = track.steps[keep] - offset, track.values[keep]
+    if len(steps) < _FEWEST:
+        raise UsageError(f"run {run.name} holds {len(steps)} losses: a forecast needs at least {_FEWEST}")
+    known = np.asarray(rate.values, dtype=np.float64)
+    end = int(steps[-1]) if last is None else min(last - offset, len(known))
+    if len(steps) > _BINS:
+        steps, losses = _averaged(steps, losses)
+    return Curve(np.asarray(steps, dtype=np.int64), losses, known[: max(end, int(steps[-1]))], run.name)
+
+
+def _losses(run: Run, series: str | None) -> Track:
+    if series is None:
+        evaluated = [track.finite() for track in tracks(run, "eval_loss")]
+        series = "eval_loss" if len(evaluated) == 1 and len(evaluated[0]) >= 2 * _FEWEST else "loss"
+    if series != "loss":
+        found: Sequence[Track] = [track.finite() for track in tracks(run, series)]
+    else:
+        found, opposed = loss_tracks(run)
+        found = found if opposed else found[:1]
+    if len(found) != 1 or not len(found[0]):
+        raise UsageError(f"run {run.name} holds {len(found)} curves of {series}: a forecast needs exactly one")
+    return found[0]
+
+
+def _averaged(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means over stretches of equal length; steps are rounded means."""
+    edges = np.linspace(0, len(steps), _BINS + 1).astype(int)[:-1]
+    counts = np.diff(np.append(edges, len(steps)))
+    return (
+        np.rint(np.add.reduceat(steps.astype(np.float64), edges) / counts).astype(np.int64),
+        np.add.reduceat(values, edges) / counts,
+    )
