@@ -6,8 +6,8 @@ that is best for the narrow nets is best, to a step of the grid, for the wide on
 with it. Under the standard parametrization updates add up with the width, and the best rate falls with it.
 
 Not claimed is that the transferred rate costs the widest nets at most a tenth of their loss: it was 6 % at seed 0 and
-25 % at seed 1 (217 % and 87 % under the standard parametrization). Nets of width 512 are near interpolation, with losses of
-0.05 to 0.09, where one step of the grid is worth that much; from base 32 their best rate lies a step above the base's.
+25 % at seed 1 (217 % and 87 % under the standard parametrization). Nets of width 512 are near interpolation, with
+losses of 0.05 to 0.09, where a step of the grid is worth that much, and their best rate lies a step above the base's.
 """
 
 from __future__ import annotations
