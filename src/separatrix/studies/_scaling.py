@@ -89,7 +89,7 @@ def digit_batches(seed: int, batch: int) -> Draw:
     return draw
 
 
-def text_batches(seed: int, batch: int, length: int = 32) -> Draw:
+def text_batches(seed: int, batch: int, length: int = 16) -> Draw:
     """Batches of windows (batch, length) of source text and the characters that follow; equal steps, equal batches."""
     task = SourceText(length=length)
 
