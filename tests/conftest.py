@@ -18,7 +18,12 @@ from separatrix.runs import Event, RunWriter, SeriesSpec, Status
 # None of these is imported yet. Rooms that record are left as they are: what they do at every step is timed, and
 # jaxtyping is none of their imports.
 check_shapes(
-    "separatrix.operators", "separatrix.tasks", "separatrix.theory", "separatrix.reconstruct", "separatrix.studies"
+    "separatrix.operators",
+    "separatrix.tasks",
+    "separatrix.theory",
+    "separatrix.reconstruct",
+    "separatrix.steer.schedules",
+    "separatrix.studies",
 )
 
 # Tests share few processors; one thread a process also makes sums reproducible.

@@ -37,7 +37,7 @@ def test_a_chain_is_folded_under_its_root_which_counts_as_severe_as_its_worst_sy
     first, second = ranked(found, causes)
     assert (first.code, second.code) == ("inputs", "other")
     assert [symptom.code for symptom in first.symptoms] == ["nan", "diverged"]
-    assert first.severity == "warning"
+    assert first.severity == "error"
     assert worst_severity([first]) == "error"
 
 

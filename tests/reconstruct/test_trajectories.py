@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import xarray
 
+from separatrix import systems
 from separatrix.reconstruct import Scaling, TrajectoryError, trajectories
 from separatrix.runs import open_run
 
@@ -75,6 +76,19 @@ def test_runs_bring_steps_and_labels(make_run: Callable[..., Path]) -> None:
     data = trajectories(run)
     assert (data.dt, data.names) == (0.5, ("a", "b", "c"))
     np.testing.assert_allclose(data.parts[0], VALUES, rtol=1e-6)
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_simulations_and_their_runs_are_the_same(tmp_path: Path, copies: int) -> None:
+    found = systems.simulate(systems.find_system("Lorenz"), 30, dt=0.02, copies=copies)
+    data = trajectories(found)
+    read = trajectories(open_run(systems.write(found, tmp_path / "run")))
+    assert data.names == read.names == found.variables
+    assert data.dt == read.dt == 0.02
+    np.testing.assert_array_equal(data.values, found.values)
+    np.testing.assert_array_equal(read.values, found.values)
+    with pytest.raises(TrajectoryError, match="contradicts"):
+        trajectories(found, 0.01)
 
 
 def test_runs_with_gaps_are_refused(make_run: Callable[..., Path]) -> None:

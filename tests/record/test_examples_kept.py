@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import separatrix
 from separatrix.record import record
-from separatrix.record.examples import Examples
 from separatrix.record.passes import Column, Passes, Turns
+from separatrix.record.readings import Readings
 from separatrix.runs import Redactor, RunWriter, SeriesSpec, Status, open_run
 from separatrix.testing import check_changes_nothing
 
@@ -183,7 +183,7 @@ def test_a_failure_is_an_event_and_the_training_goes_on(tmp_path: Path, monkeypa
     def fail(self: Any, *args: Any) -> None:
         raise RuntimeError("no reading today")
 
-    monkeypatch.setattr(Examples, "_read", fail)
+    monkeypatch.setattr(Readings, "of", fail)
     truth = follow(tmp_path / "run", [DataLoader(TensorDataset(*data()), batch_size=10)])
     assert truth.steps == [5]
     with open_run(tmp_path / "run") as run:

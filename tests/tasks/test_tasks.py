@@ -31,7 +31,7 @@ from separatrix.tasks.fashion_mnist import installed
 
 NAMES = sorted(tasks())
 OF_FILES = {"digits", "fashion_mnist", "image_views", "imbalanced", "text"}
-OF_TOKENS = {"group_arithmetic", "text"}
+OF_TOKENS = {"group_arithmetic", "text", "token_cooccurrence"}
 OF_REAL_NUMBERS = [name for name in NAMES if name not in OF_FILES | OF_TOKENS]
 
 

@@ -27,7 +27,8 @@ class Progress:
     """A loss in parts: `levels` (parts,) are their means, `errors` (parts,) the standard errors of the means.
 
     `noise` is the standard deviation of a loss around its level at the end of the run, from the differences of
-    neighbours, so that no trend is taken for noise. `start` is the mean of the first few losses.
+    neighbours, so that no trend is taken for noise. `start` is the mean of the first few losses. `scatter` is the
+    least noise of a part over its level: what batches alone explain.
     """
 
     track: Track
@@ -35,6 +36,7 @@ class Progress:
     levels: Floats
     errors: Floats
     noise: float
+    scatter: float
 
     @property
     def end(self) -> float:
@@ -72,7 +74,8 @@ def progress(run: Run) -> Progress | None:
     levels = np.array([part.mean() for part in parts])
     noises = np.array([_noise(part) for part in parts])
     errors = noises / np.sqrt([len(part) for part in parts])
-    return Progress(track, float(start(track.values).mean()), levels, errors, float(noises[-1]))
+    scatter = float((noises / np.maximum(levels, _TINY)).min())
+    return Progress(track, float(start(track.values).mean()), levels, errors, float(noises[-1]), scatter)
 
 
 def _noise(values: Floats) -> float:

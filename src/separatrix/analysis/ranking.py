@@ -2,12 +2,13 @@
 
 A finding is a symptom of another one when its rule names the other's code under `caused_by` and the other happened at
 an earlier or the same step (a finding without a step holds for the whole run, so it precedes and follows everything).
-Chains are followed to their root: the root carries all its symptoms in one flat list. Where two findings name each
+Chains are followed to their root: the root carries all its symptoms in one flat list, and is as severe as the worst of
+them. Where two findings name each
 other as cause, the earlier one is the cause, then the one that ranks first.
 
 Findings, and the symptoms within each, are ordered by
 
-1. severity (error, warning, info), a cause counting as severe as its worst symptom,
+1. severity (error, warning, info),
 2. causes that explain something before findings that stand alone,
 3. confidence, high first,
 4. step, early first, findings that hold for the whole run before all,
@@ -50,11 +51,16 @@ def ranked(findings: Sequence[Finding], caused_by: Mapping[str, tuple[str, ...]]
     for index in parents:
         symptoms.setdefault(_root(index, parents), []).append(chronological[index])
     roots = (
-        dataclasses.replace(finding, symptoms=tuple(sorted((*finding.symptoms, *symptoms.get(index, ())), key=_key)))
+        _with_symptoms(finding, (*finding.symptoms, *symptoms.get(index, ())))
         for index, finding in enumerate(chronological)
         if index not in parents
     )
     return tuple(sorted(roots, key=_key))
+
+
+def _with_symptoms(finding: Finding, symptoms: Sequence[Finding]) -> Finding:
+    severity = worst_severity([finding, *symptoms]) or finding.severity
+    return dataclasses.replace(finding, severity=severity, symptoms=tuple(sorted(symptoms, key=_key)))
 
 
 def _root(index: int, parents: Mapping[int, int]) -> int:

@@ -39,6 +39,7 @@ def add(commands: values.Commands) -> None:
     watch.add_argument(
         "--checkpoints", type=values.checkpoints, metavar="log|N", help="keep weights at log-spaced or every N steps"
     )
+    watch.add_argument("--thumbnails", action="store_true", help="follow single examples and keep small images of them")
     watch.add_argument(
         "--max-bytes", type=values.byte_count, metavar="N", help="thin the run from this size on (default 1 GB)"
     )
@@ -67,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         memory_budget=options.memory_budget,
         probes=_known_probes(options.probes),
         checkpoints=options.checkpoints,
+        thumbnails=options.thumbnails,
         max_bytes=options.max_bytes,
         note="" if options.quiet else note,
     )

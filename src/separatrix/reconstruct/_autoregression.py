@@ -90,7 +90,13 @@ class Autoregression:
         if self.monomials.size * self.monomials.variables > _MOST_SLOPES:
             return Analysis(notes=("the model is too large for exponents and cycles",))
         spectrum = exponents(
-            self.step, self.slope, self.last, self.variables, self.dt, steps=_STEPS, transient=_STEPS // 10
+            self.step,
+            self.slope,
+            self.last,
+            self.variables,
+            self.dt,
+            steps=_STEPS,
+            transient=_STEPS // 10,
         )
         return Analysis(
             fixed_points=found_cycles(self.step, self.slope, self.starts, range(1, 2), self.seen),

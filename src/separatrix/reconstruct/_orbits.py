@@ -13,7 +13,12 @@ from separatrix.reconstruct.model import Cycle
 Step = Callable[[Float[np.ndarray, "batch state"]], Float[np.ndarray, "batch state"]]
 Slope = Callable[[Float[np.ndarray, "batch state"]], Float[np.ndarray, "batch state state"]]
 
-_ITERATIONS = 60
+Advance = Callable[
+    [Float[np.ndarray, "batch state"]], tuple[Float[np.ndarray, "batch state"], Float[np.ndarray, "batch state state"]]
+]
+"""States one sample later, and the derivative of that."""
+
+_ITERATIONS = 40
 _CLOSED = 1e-9  # residual, in units of the state's own, at which Newton's method has converged
 _SAME = 1e-5  # distance at which two points are one
 
@@ -88,7 +93,23 @@ def found_cycles(
 
 
 def exponents(
-    step: Step, slope: Slope, start: Float[np.ndarray, " state"], count: int, dt: float, *, steps: int, transient: int
+    step: Step,
+    slope: Slope,
+    start: Float[np.ndarray, " state"],
+    count: int,
+    dt: float,
+    *,
+    steps: int,
+    transient: int,
+) -> Float[np.ndarray, " exponent"] | None:
+    """The `count` largest Lyapunov exponents of a map and its derivative; see `exponents_along`."""
+    return exponents_along(
+        lambda states: (step(states), slope(states)), start, count, dt, steps=steps, transient=transient
+    )
+
+
+def exponents_along(
+    advance: Advance, start: Float[np.ndarray, " state"], count: int, dt: float, *, steps: int, transient: int
 ) -> Float[np.ndarray, " exponent"] | None:
     """The `count` largest Lyapunov exponents along a free run of `steps` steps after `transient` ones, in 1 / time.
 
@@ -97,14 +118,13 @@ def exponents(
     state = start[None]
     with np.errstate(all="ignore"):
         for _ in range(transient):
-            state = step(state)
+            state = advance(state)[0]
         frame = np.linalg.qr(np.random.default_rng(0).standard_normal((state.shape[1], count)))[0]
         total = np.zeros(count)
         for _ in range(steps):
-            slopes = slope(state)[0]
+            state, slopes = advance(state)
             if not np.isfinite(slopes).all():
                 return None
-            frame, upper = np.linalg.qr(slopes @ frame)
+            frame, upper = np.linalg.qr(slopes[0] @ frame)
             total += np.log(np.maximum(np.abs(np.diagonal(upper)), 1e-300))
-            state = step(state)
     return np.sort(total / (steps * dt))[::-1] if np.isfinite(state).all() else None

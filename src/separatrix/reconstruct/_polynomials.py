@@ -62,6 +62,12 @@ class Monomials:
 
     def derivatives(self, points: Float[np.ndarray, "point variable"]) -> Float[np.ndarray, "point monomial variable"]:
         """Derivative of each monomial by each variable at each point."""
+        return self.with_derivatives(points)[1]
+
+    def with_derivatives(
+        self, points: Float[np.ndarray, "point variable"]
+    ) -> tuple[Float[np.ndarray, "point monomial"], Float[np.ndarray, "point monomial variable"]]:
+        """Values and derivatives at once."""
         values = self.values(points)
         slopes = np.zeros((len(points), self.size, self.variables))
         start = 1
@@ -70,7 +76,7 @@ class Monomials:
             slopes[:, here] = slopes[:, parents] * points[:, last, None]
             slopes[:, here, last] += values[:, parents]
             start += len(last)
-        return slopes
+        return values, slopes
 
     def named(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Each monomial in words, such as "1", "x", "x y"."""

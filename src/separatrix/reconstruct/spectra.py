@@ -65,7 +65,7 @@ class Compression:
         sizes = np.sqrt(np.sum(np.abs(ahead) ** 2, axis=0) + np.sum(np.abs(self.outside @ vectors) ** 2, axis=0))
         return VerifiedSpectrum(values, self.basis @ vectors, sizes / np.linalg.norm(vectors, axis=0))
 
-    def smallest_residuals(self, points: Complex[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
+    def smallest_residuals(self, points: Inexact[np.ndarray, " point"]) -> Float[np.ndarray, " point"]:
         """At each complex number the smallest residual that any function of the span has there.
 
         The set where it is below eps is inside the eps-pseudospectrum of the operator, and fills it as the dictionary

@@ -13,14 +13,16 @@ from jaxtyping import Float
 
 from separatrix.reconstruct.errors import TrajectoryError
 from separatrix.runs import Run
+from separatrix.systems import Trajectory
 
 if TYPE_CHECKING:
     import xarray
 
-    Data = Run | xarray.DataArray | np.ndarray | Sequence[np.ndarray]
+    Data = Run | Trajectory | xarray.DataArray | np.ndarray | Sequence[np.ndarray]
     """What trajectories can be made of."""
 
 _TIME_DIMS = ("time", "step")
+_SYSTEM = "system"  # the fact of a simulated run that tells its variables in order
 _EVEN = 1e-6  # times written as decimal text are even to that share of the sampling interval
 
 
@@ -76,13 +78,14 @@ class Trajectories:
 
 
 def trajectories(data: Data, dt: float | None = None, *, names: Sequence[str] | None = None) -> Trajectories:
-    """Trajectories of a run, a labelled array, an array, or a list of arrays of any lengths.
+    """Trajectories of a run, a simulation, a labelled array, an array, or a list of arrays of any lengths.
 
     An array is (time,), (time, variable) or (trajectory, time, variable). A labelled array has a dimension `time` or
     `step`, whose coordinate must be even and gives the sampling interval, at most one further dimension for the
-    variables, and may have `trajectory`. Of a run, `names` are the series to use (all when none is named): scalars, or
-    vectors whose labels become variables, at the same steps; a run whose configuration holds `dt` says how much time
-    passes from step to step, else a step is the unit of time. `names` of other data name the variables.
+    variables, and may have `trajectory`. Of a run, `names` are the series to use (when none is named the variables of
+    a simulated system, else all): scalars, or vectors whose labels become variables, at the same steps; copies become
+    trajectories. A run whose configuration holds `dt` says how much time passes from step to step, else a step is the
+    unit of time. `names` of other data name the variables.
 
     A variable that never changes is kept, with one warning: it says nothing, and models must not divide by its spread.
 
@@ -94,6 +97,8 @@ def trajectories(data: Data, dt: float | None = None, *, names: Sequence[str] | 
         raise TrajectoryError(f"the sampling interval dt={dt} is no positive time: give the time between two samples")
     if isinstance(data, Run):
         parts, own, found = _of_run(data, names)
+    elif isinstance(data, Trajectory):
+        parts, own, found = [np.array(each) for each in data.values], data.dt, _named(data.variables, names)
     elif hasattr(data, "dims") and hasattr(data, "coords"):
         parts, own, found = _of_labelled(data)
         found = _named(found, names)
@@ -159,7 +164,8 @@ def _of_labelled(data: Any) -> tuple[list[np.ndarray], float | None, tuple[str, 
 
 
 def _of_run(run: Run, names: Sequence[str] | None) -> tuple[list[np.ndarray], float | None, tuple[str, ...]]:
-    series = [run.series(name) for name in (names or run.names())]
+    simulated = run.meta.get(_SYSTEM, {})
+    series = [run.series(name) for name in (names or simulated.get("variables") or run.names())]
     if not series:
         raise TrajectoryError(f"{run.path} holds no series: record or simulate one first")
     for each in series[1:]:
@@ -167,14 +173,17 @@ def _of_run(run: Run, names: Sequence[str] | None) -> tuple[list[np.ndarray], fl
             raise TrajectoryError(
                 f"{series[0].name} and {each.name} of {run.path} have different steps: name series that share theirs"
             )
-    columns = [each.values.reshape(len(each.steps), -1).astype(np.float64) for each in series]
+    interval = float(run.config.get("dt", 1.0)) * _interval(series[0].steps, "step")
+    if all(tuple(each.coords) == ("copy",) for each in series) and len({each.values.shape for each in series}) == 1:
+        values = np.stack([each.values for each in series], axis=-1).astype(np.float64)
+        return list(values.swapaxes(0, 1)), interval, tuple(each.name for each in series)
     labels: list[str] = []
     for each in series:
         labels += [label for coordinate in each.coords.values() for label in coordinate] or [each.name]
     if any(len(each.coords) > 1 for each in series) or len(set(labels)) < len(labels):
         raise TrajectoryError(f"the series of {run.path} have several dimensions or share labels: name some of them")
-    per_step = float(run.config.get("dt", 1.0))
-    return [np.hstack(columns)], per_step * _interval(series[0].steps, "step"), tuple(labels)
+    columns = [each.values.reshape(len(each.steps), -1).astype(np.float64) for each in series]
+    return [np.hstack(columns)], interval, tuple(labels)
 
 
 def _interval(times: np.ndarray, dim: str) -> float:

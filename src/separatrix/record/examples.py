@@ -21,14 +21,14 @@ from separatrix.record.loading import Loadings
 from separatrix.record.losses import is_plain, view_of_call
 from separatrix.record.origins import Origin, Origins, base
 from separatrix.record.passes import Passes, Turns
+from separatrix.record.readings import Readings
 from separatrix.record.series import EPOCH
-from separatrix.record.sightings import Found, Staged, by_rows, on_host, same_memory
+from separatrix.record.sightings import Found, Staged, by_rows, same_memory
 from separatrix.record.training import Listener, Training
-from separatrix.runs.probe import LossView, Probe
+from separatrix.runs.probe import Probe
 
 _PURSE = "examples"
 _SHARE = 0.5
-_FAILURES_ALLOWED = 3
 _MOST_HASHED = 1 << 18
 _ONCE = ("example_target",)
 """Series that an example has one value of."""
@@ -52,16 +52,6 @@ def _paid(listener: _Method) -> _Method:
     return paid  # type: ignore[return-value]
 
 
-def _readings(probe: Probe, names: set[str], view: LossView, state: dict[str, Any]) -> dict[str, torch.Tensor]:
-    values: dict[str, torch.Tensor] = {}
-    for reading in probe.measure(view, state):
-        tensor = torch.as_tensor(reading.values)
-        if reading.series not in names or tensor.numel() != len(view.outputs):
-            raise ValueError(f"a reading of {reading.series} does not have a value an example")
-        values[reading.series] = tensor.detach().reshape(-1)
-    return values
-
-
 class Examples(Listener):
     """Hears DataLoaders, items of `indexed` datasets, and losses; turns them into series over examples.
 
@@ -73,14 +63,12 @@ class Examples(Listener):
         super().__init__(training)
         self.seconds = 0.0
         """Time spent on the pass in progress."""
-        self._probes = [(probe, {spec.name for spec in probe.series}) for probe in probes]
+        self._readings = Readings(training.writer, probes)
         self._passes = Passes(self.writer)
         for probe in probes:
             for spec in probe.series:
                 self._passes.declare(spec)
         self._epoch_series = self.writer.series(EPOCH)
-        self._states: dict[str, dict[str, Any]] = {}
-        self._failed: dict[str, int] = {}
         self._loadings = Loadings()
         self._batches = Batches()
         self._origins = Origins()
@@ -127,6 +115,9 @@ class Examples(Listener):
             self._passes.end(self.step)
         if self.step and not self._any and not self._said:
             self._say("no loss of a kind and form that is known was seen in training")
+        if self.step and self.training.thumbnails is not None and not self.training.thumbnails.sees_images:
+            message = "no thumbnails: no DataLoader or indexed dataset gave images that a loss is of"
+            self.writer.event("unseen", message, step=self.step, data={"series": [], "because": message})
 
     def _look_at_contents(self) -> None:
         """Look at what models are called with, unless batches have shown already what is trained on."""
@@ -284,7 +275,19 @@ class Examples(Listener):
         if self._skipping:
             self._awake = False
             return
-        self._staged.append(Staged(outputs, targets, kind, found, self._read(view)))
+        self._staged.append(Staged(outputs, targets, kind, found, self._readings.of(view, self.step)))
+        self.observer.snapshots.told_examples(outputs, found.positions)
+        self._picture(found)
+
+    def _picture(self, found: Found) -> None:
+        thumbnails = self.training.thumbnails
+        if thumbnails is None or self.writer.failure is not None:
+            return
+        try:
+            thumbnails.note(found)
+        except Exception as error:
+            self.training.thumbnails = None
+            self.writer.event("thumbnails-ended", f"no more thumbnails: {in_words(error)}", step=self.step)
 
     def _find(self, kind: str, targets: torch.Tensor, rows: int) -> Found | str:
         if self._given is not None:
@@ -319,26 +322,6 @@ class Examples(Listener):
             origin.label(self.writer, f"{labelled + 1}/" if labelled else "")
         return Found(origin, key, origin.positions(ids), batch)
 
-    def _read(self, view: LossView) -> dict[str, np.ndarray]:
-        values: dict[str, torch.Tensor] = {}
-        for probe, names in self._probes:
-            if self._failed.get(probe.name, 0) >= _FAILURES_ALLOWED:
-                continue
-            try:
-                with torch.no_grad():
-                    values |= _readings(probe, names, view, self._states.setdefault(probe.name, {}))
-            except Exception as error:
-                self._note_failure(probe, error)
-        return on_host(values)
-
-    def _note_failure(self, probe: Probe, error: Exception) -> None:
-        count = self._failed[probe.name] = self._failed.get(probe.name, 0) + 1
-        if count == _FAILURES_ALLOWED:
-            reason = in_words(error)
-            message = f"probe {probe.name} was switched off after {count} failures ({reason})"
-            data = {"probe": probe.name, "series": [spec.name for spec in probe.series], "reason": reason}
-            self.writer.event("probe-off", message, step=self.step, severity="warning", data=data)
-
     # Passes
 
     def _begin_pass(self, rows: int) -> None:
@@ -368,7 +351,7 @@ class Examples(Listener):
                 f"a pass over the examples costs {self._cost:.3g} s, more than the budget pays for at each one:"
                 " some passes are left out"
             )
-            self.writer.event("budget", message, step=self.step, data={"series": self._series()})
+            self.writer.event("budget", message, step=self.step, data={"series": self._readings.series})
 
     def _mark(self, step: int) -> None:
         if self._unmarked:
@@ -402,11 +385,10 @@ class Examples(Listener):
             return {name: known for name, known in values.items() if name not in _ONCE}
         return {name: np.where(told, np.nan, v) if name in _ONCE else v for name, v in values.items()}
 
-    def _series(self) -> list[str]:
-        return sorted({name for _, names in self._probes for name in names})
-
     def _say(self, because: str) -> None:
         if because not in self._said:
             self._said.add(because)
             message = f"losses of single examples are not recorded where they cannot be told: {because}"
-            self.writer.event("unseen", message, step=self.step, data={"series": self._series(), "because": because})
+            self.writer.event(
+                "unseen", message, step=self.step, data={"series": self._readings.series, "because": because}
+            )

@@ -73,6 +73,7 @@ def start_recording(process: WatchedProcess) -> Recording:
         memory_budget=options.memory_budget,
         probes=options.probes,
         checkpoints=options.checkpoints,
+        thumbnails=options.thumbnails,
         max_bytes=options.max_bytes,
     )
     recording = start(

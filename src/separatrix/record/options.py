@@ -22,6 +22,7 @@ class RecordingOptions:
     memory_budget: float = 0.05
     probes: str | Sequence[str] = "default"
     checkpoints: str | int | None = None
+    thumbnails: bool = False
     max_bytes: int | None = None
     config: Mapping[str, Any] | None = None
 

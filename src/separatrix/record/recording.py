@@ -25,7 +25,7 @@ from separatrix.runs import (
     UnknownMemberError,
 )
 from separatrix.runs.discovery import members
-from separatrix.runs.probe import Probe
+from separatrix.runs.probe import Moment, Probe
 from separatrix.runs.writer import DEFAULT_MAX_BYTES
 
 _active: Recording | None = None
@@ -160,6 +160,9 @@ def start(
     if _active is not None:
         raise RecordingError(f"this process is being recorded into {_active.path} already: close that recording first")
     chosen = chosen_probes(options.probes)
+    follows = options.thumbnails or any("examples" in probe.needs for probe in chosen)
+    if follows and not any(probe.moment is Moment.EXAMPLE for probe in chosen):
+        chosen += chosen_probes("examples")
     redactor = redactor or Redactor(arguments=sys.argv)
     recordings: list[Recording] = []
 
@@ -188,6 +191,7 @@ def start(
             budget=options.budget,
             memory_budget=options.memory_budget,
             checkpoints=options.checkpoints,
+            thumbnails=options.thumbnails,
             models=models,
             config=facts,
         )
@@ -220,6 +224,7 @@ def record(
     memory_budget: float = 0.05,
     probes: str | Sequence[str] = "default",
     checkpoints: str | int | None = None,
+    thumbnails: bool = False,
     max_bytes: int | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> Iterator[Recording]:
@@ -227,9 +232,9 @@ def record(
 
     `model` and `optimizer` (one or several) need not be given: they are found when an optimizer is constructed or
     steps inside the block; given, the first step is seen whole. `budget` and `memory_budget` bound the overhead in
-    time and memory as shares of the training's own. `checkpoints` is "log" or a number of steps. `config` is stored
-    with the run, secrets masked. An exception that leaves the block marks the run as crashed, with its traceback, and
-    goes on.
+    time and memory as shares of the training's own. `checkpoints` is "log" or a number of steps; `thumbnails` keeps
+    small images of the examples, for the report, and follows these. `config` is stored with the run, secrets
+    masked. An exception that leaves the block marks the run as crashed, with its traceback, and goes on.
 
     Inside a watched script, or inside another recording, the outer recording goes on and is what the block yields; an
     event says so.
@@ -248,6 +253,7 @@ def record(
         memory_budget=memory_budget,
         probes=probes,
         checkpoints=checkpoints,
+        thumbnails=thumbnails,
         max_bytes=max_bytes,
         config=config,
     )

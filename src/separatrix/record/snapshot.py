@@ -71,7 +71,8 @@ class Snapshot:
     `update` is what the optimizer then added to each, by label; `groups` and `states` hold its options and state for
     each. `initial` holds each parameter as it was at the first snapshot that trained it. `memory` is kept from one
     snapshot to the next, for warm starts; `cache` holds what several probes of this snapshot use. `generator` is for
-    random probes; it is seeded by the step.
+    random probes; it is seeded by the step. `examples` are the positions along the dimension `example` of the rows of
+    the loss, None where that is not known.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class Snapshot:
         initial: Mapping[str, torch.Tensor] | None = None,
         memory: dict[str, Any] | None = None,
         seconds: float | None = None,
+        examples: Sequence[int] | None = None,
     ) -> None:
         self.step = step
+        self.examples = examples
         self.model = shadow.module
         self.parameters = dict(parameters)
         self.prefix = prefix

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from separatrix.record import patches, replay
@@ -18,6 +19,7 @@ from separatrix.record.ownership import Model, flattened_tensors
 from separatrix.record.process import used_bytes
 from separatrix.record.replay import Call, Link, ReplayError, copied
 from separatrix.record.shadow import RandomState, Shadow, copied_bytes, undisturbed
+from separatrix.record.sightings import same_memory
 from separatrix.record.snapshot import Batch, OutOfTimeError, Snapshot
 from separatrix.record.snapshot_schedule import Schedule, Standing
 from separatrix.record.subject import Subject
@@ -45,6 +47,7 @@ class Exposure:
     before: dict[str, torch.Tensor]
     result: Any = None
     view: LossView | None = None
+    examples: np.ndarray | None = None
     source: Any = None
     link: Link | None = None
     function_value: float = 1.0
@@ -73,6 +76,7 @@ class Snapshots:
         self._said: set[str] = set()
         self._developing = False
         self._compiled = False
+        self._told: tuple[torch.Tensor, np.ndarray] | None = None
 
     @property
     def developing(self) -> bool:
@@ -160,11 +164,18 @@ class Snapshots:
             exposure.call = dataclasses.replace(exposure.call, keywords=copied(dict(keywords)))
             exposure.result = result
 
+    def told_examples(self, outputs: torch.Tensor, positions: np.ndarray) -> None:
+        """The rows of a loss of these outputs, about to be heard of, are the examples at these positions."""
+        if self.exposed:
+            self._told = outputs, positions
+
     def loss_computed(self, view: LossView, result: torch.Tensor) -> None:
         """A loss function of torch was called after, or inside, that call."""
         exposure = self._exposure
         if exposure is not None and exposure.batch is None and result.grad_fn is not None:
             exposure.view = dataclasses.replace(view, outputs=view.outputs.detach(), targets=view.targets)
+            told, self._told = self._told, None
+            exposure.examples = told[1] if told is not None and same_memory(told[0], view.outputs) else None
             exposure.source = result.grad_fn
             exposure.function_value = float(result.detach().mean())
 
@@ -287,6 +298,7 @@ class Snapshots:
             states={} if optimizer is None else {label: optimizer.state.get(live[label], {}) for label in trained},
             initial=self._initial,
             memory=self._memory,
+            examples=None if exposure.examples is None else exposure.examples.tolist(),
         )
 
     def _run(self, standing: Standing, snapshot: Snapshot, step: int) -> None:
@@ -347,15 +359,17 @@ class Snapshots:
             self._writer.scalar(self._writer.series(spec), step, number)
             return
         assert tensor is not None, f"{reading.series} has labels: its values must be a tensor"
+        if reading.positions is not None:
+            self._place(spec, step, tensor, torch.tensor(reading.positions, dtype=torch.int32))
+            return
         labels = reading.labels if reading.labels is not None else [str(i) for i in range(len(tensor))]
         if len(labels) != len(tensor):
             raise ValueError(f"a reading of {reading.series} has {len(tensor)} values for {len(labels)} labels")
-        self._store(spec, step, tensor, labels)
+        if len(labels):
+            where = torch.tensor(self._writer.positions(spec.dims[0], list(labels)), dtype=torch.int32)
+            self._place(spec, step, tensor, where)
 
-    def _store(self, spec: SeriesSpec, step: int, values: torch.Tensor, labels: Sequence[str]) -> None:
-        if not len(labels):
-            return
-        where = torch.tensor(self._writer.positions(spec.dims[0], list(labels)), dtype=torch.int32)
+    def _place(self, spec: SeriesSpec, step: int, values: torch.Tensor, where: torch.Tensor) -> None:
         order = torch.argsort(where)
         self._writer.vector(
             self._writer.series(spec), step, values[order].double().numpy(), positions=where[order].numpy()

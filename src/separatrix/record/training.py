@@ -23,6 +23,7 @@ from separatrix.record.observer import Latest, Observer
 from separatrix.record.scaling import LossScaling
 from separatrix.record.series import EPOCH
 from separatrix.record.subject import Subject
+from separatrix.record.thumbnails import Thumbnails
 from separatrix.record.tracks import BARE, Term, Track
 from separatrix.runs.probe import Moment, Probe
 from separatrix.runs.writer import RunWriter
@@ -42,6 +43,7 @@ class Training:
         budget: float,
         memory_budget: float,
         checkpoints: str | int | None = None,
+        thumbnails: bool = False,
         models: Sequence[torch.nn.Module] = (),
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -53,6 +55,7 @@ class Training:
         self.given = tuple(weakref.ref(model) for model in models)
         self.observer = Observer(writer, probes, self.budget, memory_budget)
         self.checkpoints = None if checkpoints is None else Checkpoints(writer.path, checkpoints)
+        self.thumbnails = Thumbnails(writer.path) if thumbnails else None
         self.example_probes = tuple(probe for probe in probes if probe.moment is Moment.EXAMPLE)
         taken = {spec.name for probe in probes for spec in probe.series} | (
             {EPOCH.name} if self.example_probes else set()

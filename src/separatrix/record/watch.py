@@ -53,6 +53,7 @@ class WatchOptions:
     memory_budget: float = 0.05
     probes: str = "default"
     checkpoints: str | int | None = None
+    thumbnails: bool = False
     max_bytes: int | None = None
     note: str = ""
     start: str = DEFAULT_START
@@ -77,6 +78,7 @@ def watch(
     memory_budget: float = 0.05,
     probes: str = "default",
     checkpoints: str | int | None = None,
+    thumbnails: bool = False,
     max_bytes: int | None = None,
     note: str = "",
     start: str = DEFAULT_START,
@@ -97,7 +99,7 @@ def watch(
     folder = Path(run).absolute()
     segments = claim_folder(folder, resume=resume)
     options = WatchOptions(
-        str(folder), resume, segments, budget, memory_budget, probes, checkpoints, max_bytes, note, start
+        str(folder), resume, segments, budget, memory_budget, probes, checkpoints, thumbnails, max_bytes, note, start
     )
     return _execute(python_command(target, arguments, options, module=module))
 

@@ -43,8 +43,8 @@ class Reading:
 
     `values` is a number or a tensor of at most one dimension, left on its device: the recorder moves all readings of a
     step at once. `positions` says which labels of the view the values belong to; None means all of them. Of a snapshot,
-    `labels` names the values instead ("0", "1", ... if left out), and `at` fixes the label of a further dimension, such
-    as the module whose heads the values belong to.
+    `labels` names the values instead ("0", "1", ... if left out), or `positions` are those along the dimension; `at`
+    fixes the label of a further dimension, such as the module whose heads the values belong to.
     """
 
     series: str
@@ -113,7 +113,7 @@ class StepView:
     device: torch.device
 
 
-NEEDS = ("outputs", "classes")
+NEEDS = ("outputs", "classes", "examples")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,8 @@ class Probe:
 
     `cost` is for probes of snapshots: how many gradients of the snapshot's batch a measurement is worth, as a guess
     before the first one is timed. `needs` names what the snapshot must have: "outputs" (what the loss function was
-    given, so that the loss can be differentiated by outputs), "classes" (a classification loss with class targets).
+    given, so that the loss can be differentiated by outputs), "classes" (a classification loss with class targets),
+    "examples" (that single examples are followed, so that it is known which ones the batch holds).
     """
 
     name: str

@@ -6,33 +6,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from separatrix.steer.coordinates import CoordinateCheck, coordinate_check, parametrized_setup
     from separatrix.steer.errors import ParametrizationError, ParametrizationWarning, SteerError
     from separatrix.steer.parametrization import Parametrization, Rule, Scale, TensorFacts, parametrize, rules
+    from separatrix.steer.regimes import Regime, classify, regime_of
+    from separatrix.steer.transfer import TransferSweep, judge_transfer, transfer_sweep
 
 __all__ = [
+    "CoordinateCheck",
     "Parametrization",
     "ParametrizationError",
     "ParametrizationWarning",
+    "Regime",
     "Rule",
     "Scale",
     "SteerError",
     "TensorFacts",
+    "TransferSweep",
+    "classify",
+    "coordinate_check",
+    "judge_transfer",
     "parametrize",
+    "parametrized_setup",
+    "regime_of",
     "rules",
+    "transfer_sweep",
 ]
 
 # Resolved on first use: a schedule needs no parametrization, and neither needs a tuner.
-_HOMES = {
-    "Parametrization": "separatrix.steer.parametrization",
-    "ParametrizationError": "separatrix.steer.errors",
-    "ParametrizationWarning": "separatrix.steer.errors",
-    "Rule": "separatrix.steer.parametrization",
-    "Scale": "separatrix.steer.parametrization",
-    "SteerError": "separatrix.steer.errors",
-    "TensorFacts": "separatrix.steer.parametrization",
-    "parametrize": "separatrix.steer.parametrization",
-    "rules": "separatrix.steer.parametrization",
+_NAMES = {
+    "separatrix.steer.coordinates": ("CoordinateCheck", "coordinate_check", "parametrized_setup"),
+    "separatrix.steer.errors": ("ParametrizationError", "ParametrizationWarning", "SteerError"),
+    "separatrix.steer.parametrization": ("Parametrization", "Rule", "Scale", "TensorFacts", "parametrize", "rules"),
+    "separatrix.steer.regimes": ("Regime", "classify", "regime_of"),
+    "separatrix.steer.transfer": ("TransferSweep", "judge_transfer", "transfer_sweep"),
 }
+_HOMES = {name: home for home, names in _NAMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

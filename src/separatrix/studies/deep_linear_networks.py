@@ -247,7 +247,7 @@ def _exponent(depths: Sequence[int], times: Sequence[float]) -> float:
 def _plan(settings: Settings, quick: bool) -> Plan:
     copies = 7 if quick else 21
     depth, units = settings["depth"], settings["units"]
-    return Plan(runs=3 + 4 * len(_DEPTHS), seconds=2.0 + 1e-5 * copies * depth * (100.0 + units**2))
+    return Plan(runs=3 + 4 * len(_DEPTHS), seconds=0.5 + 1e-6 * copies * depth * (100.0 + units**2))
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:

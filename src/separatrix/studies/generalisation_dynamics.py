@@ -203,7 +203,7 @@ def _copies(settings: Settings, quick: bool) -> int:
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     work = (settings["dimension"] + 0.1 * settings["examples"] ** 2) * (1 if quick else 4)
-    return Plan(runs=2 * len(_RATIOS) + 1, seconds=1.0 + 0.02 * work)
+    return Plan(runs=2 * len(_RATIOS) + 1, seconds=0.2 + 3e-4 * work)
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:

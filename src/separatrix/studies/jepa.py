@@ -168,7 +168,7 @@ def _in_time(settings: Settings, objective: Objective, length: int, seed: int) -
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     longest = settings["initial"] ** -1.8 / settings["step_size"]
-    return Plan(runs=settings["depth"] + 3, seconds=1 + 2e-4 * longest * settings["depth"] + (0 if quick else 3))
+    return Plan(runs=settings["depth"] + 3, seconds=0.2 + 1e-5 * longest * settings["depth"])
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:

@@ -265,7 +265,7 @@ _LINEAR_RUNS = 9  # three of modes, balance, alignment, three of decay, fates
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     nets = 2 * _copies(quick)
-    return Plan(runs=_LINEAR_RUNS + nets, seconds=2 + 0.007 * nets * settings["net_steps"])
+    return Plan(runs=_LINEAR_RUNS + nets, seconds=0.2 + 5e-4 * nets * settings["net_steps"])
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:

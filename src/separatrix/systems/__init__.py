@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 
 from separatrix.runs.errors import UnknownMemberError
 from separatrix.systems.catalogue import catalogue
+from separatrix.systems.dimensions import Dimension, correlation_dimension, kaplan_yorke
 from separatrix.systems.errors import DescriptionError, EscapeError, IntegrationError
+from separatrix.systems.lattices import lorenz96
+from separatrix.systems.lyapunov import Spectrum, lyapunov_spectrum
+from separatrix.systems.measures import dominant_period, histogram_distance, permutation_entropy, power_spectrum
+from separatrix.systems.recording import write
+from separatrix.systems.sections import Section, crossings
 from separatrix.systems.simulation import simulate
+from separatrix.systems.stochastic import simulate_stochastic
 from separatrix.systems.system import Facts, System
 from separatrix.systems.trajectory import Trajectory
 
 __all__ = [
     "DescriptionError",
+    "Dimension",
     "EscapeError",
     "Facts",
     "IntegrationError",
+    "Section",
+    "Spectrum",
     "System",
     "Trajectory",
+    "correlation_dimension",
+    "crossings",
+    "dominant_period",
     "find_system",
+    "histogram_distance",
+    "kaplan_yorke",
+    "lorenz96",
+    "lyapunov_spectrum",
+    "permutation_entropy",
+    "power_spectrum",
     "simulate",
+    "simulate_stochastic",
     "systems",
+    "write",
 ]
 
 
@@ -35,14 +57,13 @@ def find_system(name: str) -> System:
     Raises:
         UnknownMemberError: there is none.
     """
+    known = {_plain(each): each for each in catalogue()} | {
+        _plain(alias): each for alias, each in catalogue().aliases.items()
+    }
     wanted = _plain(name)
-    for system in catalogue().values():
-        if wanted in map(_plain, (system.name, *system.aliases)):
-            return system
-    import difflib
-
-    close = difflib.get_close_matches(wanted, {_plain(each): each for each in catalogue()}, n=3)
-    known = {_plain(each): each for each in catalogue()}
+    if wanted in known:
+        return catalogue()[known[wanted]]
+    close = difflib.get_close_matches(wanted, known, n=3)
     hint = f"did you mean {', '.join(known[each] for each in close)}?" if close else "see `separatrix system list`"
     raise UnknownMemberError(f"there is no system {name!r}: {hint}")
 

@@ -121,6 +121,13 @@ class Stepper:
 
     def dense(self, times: Float[np.ndarray, " points"], components: int) -> Float[np.ndarray, "points part copy"]:
         """The first `components` of the state at times within the last step."""
+        part = components * self._shape[1]
+        basis = dense_basis((np.asarray(times) - self.previous) / self._taken)
+        found: np.ndarray = basis @ self.coefficients(components) + self._old[:part]
+        return found.reshape(len(basis), components, self._shape[1])
+
+    def coefficients(self, components: int) -> Float[np.ndarray, "7 part"]:
+        """Coefficients of the last step's dense output: weighted by the basis, they add up to the change of state."""
         size, stages, old = self._taken, self._stages, self._old
         for i, weights in enumerate(_A_EXTRA):
             index = _STAGES + 1 + i
@@ -137,8 +144,12 @@ class Stepper:
         coefficients[2] = 2 * change - size * (first + last)
         np.matmul(_DENSE, stages[:, :part], out=coefficients[3:])
         coefficients[3:] *= size
-        theta = (np.asarray(times) - self.previous) / size
-        return (_basis(theta) @ coefficients + old[:part]).reshape(len(theta), components, self._shape[1])
+        return coefficients
+
+    @property
+    def before(self) -> Float[np.ndarray, "component copy"]:
+        """The state at `previous`, where the last step began, as a view."""
+        return self._old.reshape(self._shape)
 
     def _attempt(self, size: float) -> float:
         stages, trial, old = self._stages, self._trial, self._old
@@ -188,7 +199,8 @@ class Stepper:
         )
 
 
-def _basis(theta: Float[np.ndarray, " points"]) -> Float[np.ndarray, "points 7"]:
+def dense_basis(theta: Float[np.ndarray, " points"]) -> Float[np.ndarray, "points 7"]:
+    """Weights of the coefficients at shares of a step."""
     basis = np.empty((len(theta), 7))
     rest = 1.0 - theta
     basis[:, 0] = theta

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from separatrix.runs.errors import UsageError
 from separatrix.systems._delays import delayed_states
 from separatrix.systems._iteration import iterated_states
+from separatrix.systems._single import LARGEST, single_states
 from separatrix.systems._steps import Stepper
 from separatrix.systems._stiff import stiff_states
 from separatrix.systems.system import System, Values
@@ -54,14 +55,14 @@ def simulate(
     """
     if points < 1:
         raise UsageError(f"a trajectory needs at least one point, not {points}")
-    interval = _interval(system, dt, points_per_period)
+    interval = interval_of(system, dt, points_per_period)
     if not (0.0 <= transient < np.inf and 0.0 <= noise < np.inf):
         raise UsageError(f"the transient ({transient}) and the noise ({noise}) must be finite and not negative")
     if not 1e-13 <= tolerance <= 1e-2:
         raise UsageError(f"the tolerance must lie between 1e-13 and 0.01, not {tolerance}")
     values = system.values(parameters)
     generator = np.random.default_rng(seed)
-    states = _initial(system, initial, copies, values, generator, tolerance)
+    states = initial_states(system, initial, copies, values, generator, tolerance)
     if system.kind == "map":
         times = np.arange(points) + float(round(transient))
         found = iterated_states(system, states, round(transient), points, values)
@@ -93,6 +94,8 @@ def states_at(
         EscapeError: a trajectory leaves every bound.
         IntegrationError: a trajectory cannot be followed with steps of any use.
     """
+    if len(states) == 1 and system.dimension <= LARGEST:
+        return single_states(system, states[0], times, values, tolerance)[None]
     found = np.empty((len(times), system.dimension, len(states)))
     stepper = Stepper(
         system.program.rows(values),
@@ -114,7 +117,12 @@ def states_at(
     return np.ascontiguousarray(found.transpose(2, 0, 1))
 
 
-def _interval(system: System, dt: float | None, points_per_period: float) -> float:
+def interval_of(system: System, dt: float | None, points_per_period: float) -> float:
+    """Time between points: `dt`, or the dominant period over the points per period; 1 for a map.
+
+    Raises:
+        UsageError: it is not positive and finite.
+    """
     if system.kind == "map":
         return 1.0
     if not (0.0 < points_per_period < np.inf):
@@ -125,7 +133,7 @@ def _interval(system: System, dt: float | None, points_per_period: float) -> flo
     return interval
 
 
-def _initial(
+def initial_states(
     system: System,
     initial: np.ndarray | Sequence[float] | None,
     copies: int | None,
@@ -133,6 +141,11 @@ def _initial(
     generator: np.random.Generator,
     tolerance: float,
 ) -> Float[np.ndarray, "copy dimension"]:
+    """The states that copies start from, as `simulate` says.
+
+    Raises:
+        UsageError: shapes do not fit, or a value is not finite.
+    """
     given = np.asarray(system.initial if initial is None else initial, dtype=np.float64)
     if given.ndim not in (1, 2) or given.shape[-1] != system.dimension:
         raise UsageError(
@@ -165,26 +178,84 @@ def settled(
 ) -> Float[np.ndarray, "copy dimension"]:
     """States that random displacements of the system's own initial state settle to.
 
-    A conservative flow is not displaced, since it has no attractor to settle to: it is followed for different times.
+    Maps, whose basins may be narrow, and conservative flows, which have no attractor to settle to, are not displaced:
+    their states are those of `along`.
 
     Raises:
         EscapeError: a displaced state does not come back.
     """
     values = system.values(values)
+    if system.conservative or system.kind == "map":
+        return along(system, count, generator, values=values, tolerance=tolerance)
     start = np.array(system.initial)
-    if system.conservative and system.kind == "flow":
-        times = np.sort(generator.uniform(0.0, periods * max(1.0, count / 4) * system.period, count))
-        found: np.ndarray = generator.permutation(states_at(system, start[None], times, values, tolerance)[0])
-        return found
     size = SPREAD * max(float(np.abs(start).max()), 1e-3)
     displacement = np.minimum(size, SPREAD * np.abs(start) + 1e-3 * size)
     free = np.array([name != system.phase for name in system.variables])
     states: np.ndarray = start + displacement * free * generator.uniform(-1.0, 1.0, (count, system.dimension))
-    if system.kind == "map":
-        return iterated_states(system, states, 100, 1, values)[:, 0]
     if system.kind == "delay":
         return states
     end = np.array([periods * system.period])
     if system.stiff:
         return stiff_states(system, states, end, values, tolerance)[:, 0]
     return states_at(system, states, end, values, tolerance)[:, 0]
+
+
+def along(
+    system: System,
+    count: int,
+    generator: np.random.Generator,
+    *,
+    values: Values | None = None,
+    tolerance: float = TOLERANCE,
+    spacing: float = 1.0,
+) -> Float[np.ndarray, "copy dimension"]:
+    """States at random times of the trajectory from the initial state, `spacing` periods apart on average.
+
+    A map's are ten times `spacing` iterations apart, after the first hundred.
+
+    Raises:
+        EscapeError: the trajectory leaves every bound.
+    """
+    if system.kind == "map":
+        orbit = iterated_states(
+            system, np.array([system.initial]), 100, round(10 * spacing * count) + 1, system.values(values)
+        )
+        chosen: np.ndarray = generator.choice(orbit[0], count, replace=False)
+        return chosen
+    span = spacing * count * system.period
+    times = np.sort(generator.uniform(0.0, span, count)) + system.period
+    follow = stiff_states if system.stiff else states_at
+    states = follow(system, np.array([system.initial]), times, system.values(values), tolerance)[0]
+    found: np.ndarray = generator.permutation(states)
+    return found
+
+
+def scattered(
+    system: System,
+    count: int,
+    generator: np.random.Generator,
+    *,
+    values: Values | None = None,
+    tolerance: float = TOLERANCE,
+    periods: float = 10.0,
+) -> Float[np.ndarray, "copy dimension"]:
+    """States of the attractor that do not follow one another: those of `along`, displaced, and settled again.
+
+    Without the displacement a copy would pass where another one has been, and their means would not be independent. It
+    is a twentieth of the way to another state for flows that settle, and a thousandth for maps and conservative flows,
+    which need not come back: copies of a weakly chaotic one stay alike for longer.
+
+    Raises:
+        EscapeError: a displaced state leaves every bound.
+    """
+    values = system.values(values)
+    states = along(system, count, generator, values=values, tolerance=tolerance)
+    if count == 1:
+        return states
+    share = 1e-3 if system.kind == "map" or system.conservative else SPREAD
+    free = np.array([name != system.phase for name in system.variables])
+    moved: np.ndarray = states + share * free * (np.roll(states, 1, axis=0) - states)
+    if system.kind == "map":
+        return iterated_states(system, moved, 100, 1, values)[:, 0]
+    follow = stiff_states if system.stiff else states_at
+    return follow(system, moved, np.array([periods * system.period]), values, tolerance)[:, 0]

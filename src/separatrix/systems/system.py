@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -74,6 +75,8 @@ class System:
     published: Facts = Facts()
 
     def __post_init__(self) -> None:
+        for name in ("parameters", "definitions"):
+            object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
         if not len(self.equations) == len(self.initial) == len(self.variables) > 0:
             raise DescriptionError(
                 f"system {self.name} has {len(self.variables)} variables, {len(self.equations)} equations and"
@@ -93,6 +96,11 @@ class System:
             if name not in self.variables:
                 raise DescriptionError(f"system {self.name} has no variable {name!r} to be the phase of its drive")
         _ = self.program
+
+    def __reduce__(self) -> tuple[Callable[[dict[str, Any]], System], tuple[dict[str, Any]]]:
+        # views of mappings and generated functions cannot be pickled: the description can
+        fields = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return _made, ({key: dict(each) if isinstance(each, Mapping) else each for key, each in fields.items()},)
 
     @property
     def dimension(self) -> int:
@@ -190,6 +198,10 @@ class System:
         result = np.empty((*states.shape[:-1], len(self.observed)))
         function(0.0, _columns(states), _columns(result))
         return result
+
+
+def _made(fields: dict[str, Any]) -> System:
+    return System(**fields)
 
 
 def _columns(block: np.ndarray) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from separatrix.tasks.single_index import SingleIndex
 from separatrix.tasks.task import Batch, Dataset, Task
 from separatrix.tasks.teacher_student import LinearTeacher, TwoLayerTeacher
 from separatrix.tasks.text import SourceText
+from separatrix.tasks.token_cooccurrence import TokenCooccurrence
 from separatrix.tasks.xor_mixture import XorMixture
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "SourceText",
     "Task",
     "TaskError",
+    "TokenCooccurrence",
     "TwoLayerTeacher",
     "XorMixture",
     "tasks",

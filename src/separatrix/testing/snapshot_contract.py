@@ -179,6 +179,8 @@ def check_snapshot_probe(probe: Probe, *, oracle: SnapshotOracle | None = None, 
 def _readings(probe: Probe, make: Callable[[], Snapshot], where: str) -> list[Reading]:
     torch.manual_seed(0)
     snapshot = make()
+    if "examples" in probe.needs:
+        snapshot.examples = list(range(len(next(iter(snapshot.inputs)))))
     if "classes" in probe.needs and snapshot.classes is None:
         return []
     before = {**_held(snapshot), **surroundings()}
@@ -213,6 +215,8 @@ def _check_declared(probe: Probe, reading: Reading, where: str) -> None:
     assert not values.requires_grad, f"{what}: values hold on to a graph"
     if not specs[reading.series].dims:
         assert values.numel() == 1, f"{what}: {values.numel()} values for a series without dimensions"
+    elif reading.positions is not None:
+        assert len(reading.positions) == values.numel(), f"{what}: positions do not fit the values"
     elif reading.labels is not None:
         labels = list(reading.labels)
         assert len(labels) == values.numel() == len(set(labels)), f"{what}: labels do not fit the values"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from separatrix.analysis import examples
 from separatrix.runs import Run
+from separatrix.runs.thumbnails import thumbnails
+from separatrix.view.pictures import picture
 from separatrix.view.text import count, number
 
 SHOWN = 12
@@ -27,6 +29,8 @@ class ExampleList:
     summary: str
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    pictures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Images as data addresses, by the label in the first column."""
 
 
 def series_of_examples(run: Run) -> list[str]:
@@ -54,7 +58,15 @@ def example_lists(run: Run) -> tuple[tuple[ExampleList, ...], str]:
         found.append(_forgotten(facts))
     if "example_margin" in names and passes >= _FEWEST_PASSES:
         found.append(_suspected(facts))
-    return tuple(found), ""
+    shown = [row[0] for one in found for row in one.rows]
+    pictures = _pictures(run, list(recorded.coords["example"]), shown)
+    return tuple(dataclasses.replace(one, pictures=pictures) for one in found), ""
+
+
+def _pictures(run: Run, labels: Sequence[str], shown: Sequence[str]) -> dict[str, str]:
+    images = thumbnails(run.path)
+    places = {label: at for at, label in enumerate(labels)} if images else {}
+    return {label: picture(images[places[label]]) for label in shown if places.get(label) in images}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import time
 from collections import Counter
@@ -43,13 +44,27 @@ def icon(name: str) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "", kind: str = "") -> str:
     """A table that scrolls by itself where the page is too narrow for it."""
     titles = "".join(f'<th scope="col">{escaped(title)}</th>' for title in head)
-    body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_cell(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     named = f"<caption>{escaped(caption)}</caption>" if caption else ""
     label = escaped(caption or "table")
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table class="{kind}">{named}'
         f"<thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picture:
+    """A cell that shows an image, given as a data address made here."""
+
+    address: str
+    name: str
+
+
+def _cell(cell: object) -> str:
+    if isinstance(cell, _Picture):
+        return f'<img class="thumbnail" alt="example {escaped(cell.name)}" src="{escaped(cell.address)}">'
+    return escaped(cell)
 
 
 def header(facts: Facts) -> str:
@@ -275,9 +290,17 @@ def examples_section(lists: Sequence[ExampleList], remark: str) -> str:
         return ""
     parts = [f"<p>{escaped(remark)}</p>"] if remark else []
     for one in lists:
-        listed = table(one.head, one.rows, one.title) if one.rows else "<p>None.</p>"
+        listed = _listed(one) if one.rows else "<p>None.</p>"
         parts.append(f"<h3>{escaped(one.title)}</h3><p>{escaped(one.summary)}</p>{listed}")
     return _section("examples", "Single examples", "".join(parts))
+
+
+def _listed(one: ExampleList) -> str:
+    if not one.pictures:
+        return table(one.head, one.rows, one.title)
+    shown = [_Picture(one.pictures[row[0]], row[0]) if row[0] in one.pictures else "" for row in one.rows]
+    rows = [(image, *row) for image, row in zip(shown, one.rows, strict=True)]
+    return table(("image", *one.head), rows, one.title)
 
 
 def constants_section(constants: Sequence[tuple[str, str, str]]) -> str:

@@ -67,6 +67,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "series": [n for n in ("loss", "batch_size", "gradient_noise_scale_high") if n in run],
                 "labels": [],
                 "batch_size": batch,
+                "suggested": smaller,
                 "steps": len(loss.track),
                 "steps_that_fall": falls,
                 "gradient_noise_scale_high": noise,

@@ -63,6 +63,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "series": [n for n in ("loss", "batch_size", "gradient_noise_scale") if n in run],
                 "labels": [],
                 "batch_size": batch,
+                "suggested": wanted,
                 "scatter": scatter,
                 "gradient_noise_scale": noise,
                 "loss_left": loss.left,

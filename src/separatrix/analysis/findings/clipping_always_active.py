@@ -58,6 +58,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "share_of_steps": share,
                 "median_factor": factor,
                 "median_norm": float(np.median(norms)) if norms.size else None,
+                "suggested": _limit(norms),
             },
             source=rule.source,
         )
@@ -74,12 +75,18 @@ def _norms(run: Run, clip: Track) -> np.ndarray:
     return same[0].values if same else np.empty(0)
 
 
+def _limit(norms: np.ndarray) -> float | None:
+    """The norm that a tenth of the gradients exceed."""
+    return float(np.quantile(norms, _RARE)) if norms.size else None
+
+
 def _remedy(run: Run, factor: float, norms: np.ndarray) -> str:
     rate = learning_rate(run, None)
     adapts = "beta2" in run
+    wanted = _limit(norms)
     limit = (
-        f"Clip at {number(float(np.quantile(norms, _RARE)))}, above which a tenth of the gradients of this run are"
-        if norms.size
+        f"Clip at {number(wanted)}, above which a tenth of the gradients of this run are"
+        if wanted is not None
         else f"Raise the limit {number(1 / factor)}-fold or more"
     )
     if adapts or rate is None:

@@ -198,6 +198,7 @@ rule = FindingRule(
     assess=assess,
     caused_by=(
         "loss-mismatch",
+        "frozen-parameters",
         "dead-units",
         "diverging",
         "nonfinite",

@@ -68,6 +68,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "series": [n for n in ("epsilon_share", "adam_second_moment_rms", "epsilon") if n in run],
                 "labels": list(small),
                 "epsilon": epsilon,
+                "suggested": root / _ROOM,
                 "root_of_second_moment": root,
                 "share_of_weights": part,
             },

@@ -4,9 +4,10 @@ Something must go wrong, in one of three ways, and steps must be seen to be too 
 
 What goes wrong:
 
-- *overshoot*: within the first fifth of the run the loss (mean of five) rises to twice its start, and 30 % of the start
-  or more is left at the end. A catapult that ends well is a good high rate. It is one too if the loss is no number
-  any more before forty losses were seen.
+- *overshoot*: within the first fifth of the run the loss (mean of five) rises to twice its start, by four times what
+  batches explain (the least scatter of the run: of rare classes the first batches easily differ by a factor), and 30 %
+  of the start or more is left at the end. A catapult that ends well is a good high rate. It is one too if the loss is
+  no number any more before forty losses were seen.
 - *bounce*: neighbouring losses differ, at the end, by three times what batches explain: losses of single examples
   scatter by about their mean, so those of batches of B by 1 / sqrt(B) of it (for B of 16 or more). Again with 30 % of
   the start left, since a small loss is made of few examples and scatters more.
@@ -42,6 +43,7 @@ _WITH_RISE = 0.1
 _AT_ONCE = 10
 _EARLY = 0.2
 _RISE = 2.0
+_ERRORS = 4.0
 _UNFINISHED = 0.3
 _STUCK = 0.6
 _BOUNCE = 3.0
@@ -79,7 +81,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             confidence=0.9 if size >= 2 * limit or curved >= 2 * unstable else 0.75,
             step=int(rate.steps[0]),
             summary=f"The learning rate {number(peak)} is too high: {said}, and {' and '.join(facts)}.",
-            remedy=_remedy(run, peak, size, curved),
+            remedy=_remedy(peak, size, curved),
             evidence={
                 "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
                 "labels": [],
@@ -88,6 +90,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "stability_ratio": edge,
                 "loss_left": None if loss is None else loss.left,
                 "seen_at": step,
+                "learning_rate": peak,
+                "suggested": _wanted(peak, size, curved),
             },
             source=rule.source,
         )
@@ -120,7 +124,7 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
     batch = median_of(run, "batch_size")
     many = batch is not None and batch >= _FEWEST_EXAMPLES
     first = min(float(values[0]), loss.start) if many else loss.start
-    high = np.flatnonzero(level >= _RISE * first)
+    high = np.flatnonzero(level >= first * max(_RISE, 1.0 + _ERRORS * loss.scatter))
     if not loss.left > _UNFINISHED:
         return None
     if high.size and first > 0:
@@ -137,10 +141,14 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
     return None
 
 
-def _remedy(run: Run, peak: float, size: float, curved: float) -> str:
+def _wanted(peak: float, size: float, curved: float) -> float:
     bounds = [peak * _USUAL / size] if size > _USUAL else []
     bounds += [peak / curved / 2] if curved > 1 else []
-    wanted = min(bounds) if bounds else peak / 10
+    return min(bounds) if bounds else peak / 10
+
+
+def _remedy(peak: float, size: float, curved: float) -> str:
+    wanted = _wanted(peak, size, curved)
     why = (
         f"the curvature at the first measurements puts the stable rate below {number(peak / curved)}"
         if curved > 1

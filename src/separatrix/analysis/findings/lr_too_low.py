@@ -62,6 +62,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     raise_by = _USUAL / ratio if ratio > 0 else 1000.0
     if edge is not None and edge > 0:
         raise_by = min(raise_by, 0.5 / edge)
+    suggested = (now or peak) * max(raise_by, 3.0)
     return [
         Finding(
             code=rule.code,
@@ -72,7 +73,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 f"A step moves the weights by {number(ratio)} of their size, all {len(rate)} steps by {number(path)} at"
                 f" most, and the loss is still at {loss.left:.0%} of its start."
             ),
-            remedy=_remedy(now or peak, raise_by, edge),
+            remedy=_remedy(now or peak, suggested, edge),
             evidence={
                 "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
                 "labels": [],
@@ -81,6 +82,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "loss_left": loss.left,
                 "falls_linearly": linear,
                 "stability_ratio": edge,
+                "learning_rate": now or peak,
+                "suggested": suggested,
             },
             source=rule.source,
         )
@@ -92,14 +95,14 @@ def _edge(run: Run) -> float | None:
     return float(np.median(values)) if values.size else None
 
 
-def _remedy(rate: float, raise_by: float, edge: float | None) -> str:
+def _remedy(rate: float, suggested: float, edge: float | None) -> str:
     measured = (
         f"; the measured curvature bears {number(rate / edge)}"
         if edge is not None and 0 < edge < _FAR_FROM_EDGE
         else ""
     )
     return (
-        f"Raise the learning rate from {number(rate)} towards {number(rate * max(raise_by, 3.0))}, at which a step"
+        f"Raise the learning rate from {number(rate)} towards {number(suggested)}, at which a step"
         f" moves the weights by about a thousandth of their size{measured}."
     )
 

@@ -79,6 +79,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "labels": chosen,
                 "decoupled": decoupled,
                 "ratio": ratio,
+                "weight_decay": decay,
+                "suggested": decay * _USUAL / ratio,
                 "weights_left": shrunk,
                 "loss_left": loss.left,
             },

@@ -2,18 +2,37 @@
 
 from separatrix.analysis.forecasting.areas import annealing_area, forward_area, rates_of
 from separatrix.analysis.forecasting.curve import Curve, curve_of
-from separatrix.analysis.forecasting.forecasts import Forecast, forecast
+from separatrix.analysis.forecasting.forecasts import DEFAULT_LAW, Forecast, forecast
 from separatrix.analysis.forecasting.laws import LAWS, Fitted, fit
+from separatrix.analysis.forecasting.scaling import (
+    IsoFlop,
+    ScalingLaw,
+    Training,
+    fit_scaling,
+    isoflop,
+    scaling_intervals,
+    training_of,
+    trainings_of,
+)
 
 __all__ = [
+    "DEFAULT_LAW",
     "LAWS",
     "Curve",
     "Fitted",
     "Forecast",
+    "IsoFlop",
+    "ScalingLaw",
+    "Training",
     "annealing_area",
     "curve_of",
     "fit",
+    "fit_scaling",
     "forecast",
     "forward_area",
+    "isoflop",
     "rates_of",
+    "scaling_intervals",
+    "training_of",
+    "trainings_of",
 ]

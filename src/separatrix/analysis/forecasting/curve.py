@@ -49,6 +49,13 @@ class Curve:
                 f"losses of curve {self.name!r} are not all positive numbers: forecasts are of logarithms of losses"
             )
 
+    @property
+    def warmup(self) -> int:
+        """Updates before the first at the rate from which it first falls."""
+        falls = np.flatnonzero(np.diff(self.rates) < 0)
+        ramp = self.rates[: falls[0] + 1] if falls.size else self.rates
+        return int(np.argmax(ramp >= ramp.max()))
+
     def first(self, share: float) -> Curve:
         """The part of the curve up to that share of its updates."""
         last = round(share * len(self.rates))
@@ -61,10 +68,7 @@ class Curve:
         Raises:
             UsageError: nothing is left.
         """
-        falls = np.flatnonzero(np.diff(self.rates) < 0)
-        ramp = self.rates[: falls[0] + 1] if falls.size else self.rates
-        warm = int(np.argmax(ramp >= ramp.max()))
-        keep = self.updates > max(share * len(self.rates), warm)
+        keep = self.updates > max(share * len(self.rates), self.warmup)
         if not keep.any():
             raise UsageError(f"curve {self.name!r} holds no loss after its warm-up: record more steps")
         return Curve(self.updates[keep], self.losses[keep], self.rates, self.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,8 @@ class Forecast:
     """The loss of a training to come; `losses`, `low` and `high` are (updates,).
 
     `low` to `high` holds a measured loss with the probability `level`, as far as the law holds. `baselines` are final
-    losses by the plain power law and by the last value. `annealed` is False where the curves held no fall of the rate:
-    a schedule that falls then ends lower than forecast.
+    losses by the plain power law and by the last value; `curves` are those that were fitted, whole. Where these hold no
+    fall of the rate (`annealed` is False) a schedule that falls ends lower than forecast.
     """
 
     rates: Rates
@@ -36,8 +36,13 @@ class Forecast:
     high: Float64[np.ndarray, " updates"]
     level: float
     fitted: Fitted
-    baselines: dict[str, float]
-    annealed: bool
+    baselines: Mapping[str, float]
+    curves: tuple[Curve, ...]
+
+    @property
+    def annealed(self) -> bool:
+        """Whether what annealing brings was seen in the curves."""
+        return self.fitted.annealed
 
     @property
     def final(self) -> tuple[float, float, float]:
@@ -57,7 +62,7 @@ class Forecast:
             "annealed": self.annealed,
             "law": self.fitted.law,
             "constants": dict(self.fitted.constants),
-            "baselines": self.baselines,
+            "baselines": dict(self.baselines),
             "curve": [
                 {
                     "step": int(step),
@@ -118,7 +123,7 @@ def forecast(
         level=level,
         fitted=fitted,
         baselines={law: float(fit(used, law).predict(rates)[-1]) for law in _BASELINES},
-        annealed=fitted.annealed,
+        curves=tuple(curves),
     )
 
 

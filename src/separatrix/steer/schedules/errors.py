@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from separatrix.runs.errors import UsageError
+from separatrix.steer.errors import SteerError
 
 
-class ScheduleError(UsageError):
+class ScheduleError(SteerError, UsageError):
     """A schedule, bound, refinement or range test that cannot be made from what it is given."""

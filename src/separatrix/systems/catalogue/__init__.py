@@ -9,9 +9,8 @@ from __future__ import annotations
 import functools
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from separatrix.systems.errors import DescriptionError
@@ -22,21 +21,47 @@ MEASURED = FOLDER / "measured.json"
 _FACTS = ("period", "exponents", "errors", "kaplan_yorke", "correlation")
 
 
-@functools.cache
-def catalogue() -> Mapping[str, System]:
-    """Every system by name, in alphabetical order.
+class Catalogue(Mapping[str, System]):
+    """Systems by name, in alphabetical order; each is made, and its equations are checked, when it is first asked for.
 
     Raises:
-        DescriptionError: a table does not describe a system.
+        DescriptionError: two files describe a system of one name; when asked for: a table does not describe a system.
     """
-    measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
-    found: dict[str, System] = {}
-    for path in sorted(FOLDER.glob("*.toml")):
-        for name, table in tomllib.loads(path.read_text()).items():
-            if name in found:
-                raise DescriptionError(f"{path.name} and {found[name].family}.toml both describe {name}: rename one")
-            found[name] = read(name, table, family=path.stem, measured=measured.get(name))
-    return MappingProxyType(dict(sorted(found.items(), key=lambda item: item[0].lower())))
+
+    def __init__(self, folder: Path, measured: Mapping[str, Any]) -> None:
+        self._measured = measured
+        self._made: dict[str, System] = {}
+        self._tables: dict[str, tuple[str, Mapping[str, Any]]] = {}
+        for path in sorted(folder.glob("*.toml")):
+            for name, table in tomllib.loads(path.read_text()).items():
+                if name in self._tables:
+                    raise DescriptionError(f"{path.stem} and {self._tables[name][0]} both describe {name}: rename one")
+                self._tables[name] = path.stem, table
+        self._names = sorted(self._tables, key=str.lower)
+        self._aliases = {alias: name for name in self._names for alias in self._tables[name][1].get("aliases", ())}
+
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Further names, and the names they stand for."""
+        return self._aliases
+
+    def __getitem__(self, name: str) -> System:
+        if name not in self._made:
+            family, table = self._tables[name]
+            self._made[name] = read(name, table, family=family, measured=self._measured.get(name))
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+@functools.cache
+def catalogue() -> Catalogue:
+    """The catalogue of the package."""
+    return Catalogue(FOLDER, json.loads(MEASURED.read_text()) if MEASURED.exists() else {})
 
 
 def read(name: str, table: Mapping[str, Any], *, family: str = "", measured: Mapping[str, Any] | None = None) -> System:
@@ -56,8 +81,8 @@ def read(name: str, table: Mapping[str, Any], *, family: str = "", measured: Map
         left, _, right = line.partition("=")
         definitions[left.strip()] = right.strip()
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
-    given |= {"kind": table.get("kind", "flow"), "parameters": MappingProxyType(dict(table.get("parameters", {})))}
-    given |= {"definitions": MappingProxyType(definitions), "published": _facts(table.get("published"))}
+    given |= {"kind": table.get("kind", "flow"), "parameters": table.get("parameters", {})}
+    given |= {"definitions": definitions, "published": _facts(table.get("published"))}
     if measured and "initial" in measured:
         given["initial"] = tuple(measured["initial"])
     return System(name=name, family=family, measured=_facts(measured), **{"parameters": {}, **given})

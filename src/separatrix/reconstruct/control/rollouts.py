@@ -1,0 +1,69 @@
+"""Episodes of many plants at once: what they bring, and what is seen in them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Float
+
+from separatrix.reconstruct.control.plants import Inputs, Plant, States
+from separatrix.reconstruct.control.policies import Policy
+
+Step = Callable[[States, Inputs], States]
+
+_HELD = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Transitions:
+    """States before, inputs, and states a sampling interval later, one a row."""
+
+    before: Float[np.ndarray, "row state"]
+    inputs: Float[np.ndarray, "row input"]
+    after: Float[np.ndarray, "row state"]
+
+    def __len__(self) -> int:
+        return len(self.before)
+
+    def and_(self, other: Transitions) -> Transitions:
+        """Both, one after the other."""
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Transitions(*(np.concatenate(pair) for pair in pairs))
+
+
+def returns(plant: Plant, policy: Policy, begin: States, *, step: Step | None = None) -> Float[np.ndarray, "*batch"]:
+    """Sum of rewards of episodes from these states, in the plant, or in another `step` over its coordinates."""
+    step = plant.step if step is None else step
+    states, total = begin, np.zeros(begin.shape[:-1])
+    for _ in range(plant.steps):
+        inputs = np.clip(policy(states), -plant.limit, plant.limit)
+        total += plant.reward(states, inputs)
+        states = step(states, inputs)
+    return total
+
+
+def collect(
+    plant: Plant, policy: Policy, count: int, generator: np.random.Generator, *, exploration: float = 0.0
+) -> Transitions:
+    """`count` transitions of one episode after the other under a policy.
+
+    `exploration` adds noise of that share of the limit, held for a few steps: noise that changes at each step averages
+    out before it moves anything.
+    """
+    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    state = plant.begin(generator, 1)
+    held = np.zeros((1, len(plant.inputs)))
+    chosen = policy(state)
+    for t in range(count):
+        if t % plant.steps == 0:
+            state = plant.begin(generator, 1)
+        if t % _HELD == 0:
+            held = exploration * plant.limit * generator.standard_normal(held.shape)
+            chosen = policy(state)
+        inputs = np.clip((policy(state) if exploration < 1.0 else chosen) + held, -plant.limit, plant.limit)
+        after = plant.step(state, inputs)
+        rows.append((state[0], inputs[0], after[0]))
+        state = after
+    return Transitions(*(np.array(column) for column in zip(*rows, strict=True)))

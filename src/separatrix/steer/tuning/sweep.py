@@ -1,0 +1,330 @@
+"""A sweep: Optuna proposes values, workers run trials with them, and what trials record decides how they go on.
+
+One process asks and tells; it holds the lock of the sweep's folder. A trial is told of in the storage before its
+process starts. Interrupted or killed, a sweep goes on from its storage: trials that nobody attends to any more are
+marked as lost and their values are enqueued again, so that each is tried. Only a trial whose worker was lost three
+times is given up, since it may well be what ends them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from separatrix.runs import RunLockedError
+from separatrix.runs.locking import RunLock
+from separatrix.steer.tuning.attendant import TrialJob
+from separatrix.steer.tuning.errors import SweepError, WorkerLostError
+from separatrix.steer.tuning.objective import Sight, Verdict
+from separatrix.steer.tuning.result import Row, SweepResult, rows_of
+from separatrix.steer.tuning.searching import opened, pruner, quiet_optuna, sampler, storage_errors
+from separatrix.steer.tuning.space import Space
+from separatrix.steer.tuning.target import Target
+from separatrix.steer.tuning.workers import Attended, LocalWorkers, Workers
+
+_PAUSE = 0.1
+_PATIENCE_WITH_FAILURES = 3
+_MOST_WORKERS = 3
+_FACTS = "sweep.json"
+_TRIALS = "trials.json"
+_LOCK = "sweep.lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepOptions:
+    """How to search: how many trials in all, how many at once, and Optuna's parts.
+
+    `folder` holds the trials' runs and logs, and the storage unless a URL of another is given; `name` is the study's
+    name there. `trials` None means 20, or a grid's size.
+    """
+
+    folder: Path
+    trials: int | None = None
+    workers: int = 1
+    storage: str | None = None
+    name: str = "sweep"
+    sampler: str = "tpe"
+    pruner: str = "median"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 1 or (self.trials is not None and self.trials < 1):
+            raise SweepError(f"trials={self.trials}, workers={self.workers}: give at least 1 of each")
+
+    @property
+    def url(self) -> str:
+        """Where the trials are kept."""
+        return self.storage or f"sqlite:///{self.folder.absolute() / 'sweep.sqlite'}"
+
+
+def sweep(
+    target: Target,
+    space: Space,
+    options: SweepOptions,
+    *,
+    workers: Workers | None = None,
+    progress: Callable[[Row], object] = lambda row: None,
+) -> SweepResult:
+    """Search the space until so many trials have ended; a folder that holds this sweep already is gone on with.
+
+    Args:
+        target: what each trial runs.
+        space: the values to choose from.
+        options: how to search.
+        workers: where trials run; this machine by default.
+        progress: called with the row of each trial that ended.
+
+    Raises:
+        SweepError: something asked for does not exist or fit, the storage cannot be used, a trial shows that no other
+            can succeed either, or all trials failed.
+        RunLockedError: another sweep is at work in the folder.
+        KeyboardInterrupt: after the running trials were stopped and their values given back.
+    """
+    target.check(space)
+    grid = list(space.grid()) if options.sampler == "grid" else []
+    with quiet_optuna() as optuna, _claimed(options, target, space), storage_errors(options.url):
+        chosen = sampler(options.sampler, options.seed), pruner(options.pruner)
+        study = opened(options.url, options.name, target.direction, *chosen)
+        # The same seed again would propose again what the trials before an interruption were given.
+        study.sampler = sampler(options.sampler, options.seed + len(study.get_trials(deepcopy=False)))
+        driver = _Driver(study, target, space, options, workers or LocalWorkers(), progress, optuna.trial.TrialState)
+        driver.reclaim()
+        for values in grid:
+            study.enqueue_trial(values, skip_if_exists=True)
+        driver.drive(options.trials or len(grid) or 20)
+        return driver.result()
+
+
+@contextlib.contextmanager
+def _claimed(options: SweepOptions, target: Target, space: Space) -> Iterator[None]:
+    """Hold the sweep's folder, which is new or holds the same sweep.
+
+    Raises:
+        SweepError: it holds something else.
+        RunLockedError: another process holds it.
+    """
+    folder = options.folder
+    facts = {
+        # A digest, since arguments may hold what is nobody's business.
+        "command": hashlib.sha256("\0".join(target.described()).encode()).hexdigest(),
+        "space": space.describe(),
+        "metric": target.judged_by,
+        "direction": target.direction,
+        "name": options.name,
+    }
+    if folder.exists() and not folder.is_dir():
+        raise SweepError(f"{folder} is a file: give a folder to --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(entry.name != _LOCK for entry in folder.iterdir()):
+            _check_same(folder, facts)
+        lock = RunLock(folder / _LOCK)
+        if not lock.acquire():
+            raise RunLockedError(f"{folder} is in use by another sweep: wait for it, or give another folder")
+    except OSError as error:
+        raise SweepError(f"{folder} cannot be used ({error.strerror}): give another folder to --out") from error
+    try:
+        (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        yield
+    finally:
+        lock.release()
+
+
+def _check_same(folder: Path, facts: dict[str, Any]) -> None:
+    try:
+        known = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SweepError(f"{folder} is not empty and holds no sweep: give another folder to --out") from error
+    differing = [name for name, value in facts.items() if not isinstance(known, dict) or known.get(name) != value]
+    if differing:
+        raise SweepError(f"{folder} holds a sweep of another {', '.join(differing)}: give the same, or another --out")
+
+
+@dataclasses.dataclass
+class _Running:
+    trial: Any
+    attended: Attended
+    reported: int = 0
+    reason: str = ""
+    worker: str = ""
+
+
+class _Driver:
+    """Asks, starts, looks and tells, until enough trials have ended."""
+
+    def __init__(
+        self,
+        study: Any,
+        target: Target,
+        space: Space,
+        options: SweepOptions,
+        workers: Workers,
+        progress: Callable[[Row], object],
+        states: Any,
+    ) -> None:
+        self._study = study
+        self._target = target
+        self._distributions = space.distributions()
+        self._options = options
+        self._workers = workers
+        self._progress = progress
+        self._states = states
+        self._running: dict[int, _Running] = {}
+        self._folder = options.folder.absolute()
+
+    def reclaim(self) -> None:
+        """Give back the trials that an earlier sweep in this folder was attending to when it ended."""
+        for trial in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
+            if self._options.storage is None or trial.user_attrs.get("sweep") == str(self._folder):
+                self._give_back(trial.number, trial.params, "the sweep ended while it ran")
+
+    def drive(self, wanted: int) -> None:
+        """Run trials until `wanted` have ended; whatever ends this early gives back those that run."""
+        try:
+            while True:
+                while len(self._running) < self._options.workers and self._engaged() < wanted:
+                    self._start()
+                if not self._running:
+                    break
+                for number in list(self._running):
+                    self._advance(number)
+                time.sleep(_PAUSE)
+        except BaseException as error:
+            self._abandon("interrupted" if isinstance(error, KeyboardInterrupt) else "the sweep ended")
+            raise
+        self._check_failures(at_end=True)
+
+    def result(self) -> SweepResult:
+        """What was found so far."""
+        options, target = self._options, self._target
+        found = SweepResult(options.name, str(options.folder), target.judged_by, target.direction, rows_of(self._study))
+        best = found.best
+        return found if best is None else dataclasses.replace(found, command=target.shown(best.parameters))
+
+    def _engaged(self) -> int:
+        """Trials that ended for good or run, here or in another sweep on the same storage."""
+        return sum(row.state in ("finished", "stopped", "failed", "running") for row in rows_of(self._study))
+
+    def _start(self) -> None:
+        trial = self._study.ask(dict(self._distributions))
+        folder = self._folder / f"trial-{trial.number:04d}"
+        trial.set_user_attr("sweep", str(self._folder))
+        trial.set_user_attr("run", str(folder))
+        job = TrialJob(
+            command=self._target.command(trial.params, folder),
+            folder=os.getcwd(),
+            environment={"PYTHONPATH": os.environ.get("PYTHONPATH", "")},
+            log=f"{folder}.log",
+            reading=self._target.reading(folder),
+        )
+        try:
+            self._running[trial.number] = _Running(trial, self._workers.start(job))
+        except BaseException:
+            self._give_back(trial.number, trial.params, "it could not be started")
+            raise
+
+    def _advance(self, number: int) -> None:
+        running = self._running[number]
+        try:
+            if not running.worker and running.attended.where:
+                running.worker = running.attended.where
+                running.trial.set_user_attr("worker", running.worker)
+            look = running.attended.look()
+        except WorkerLostError as error:
+            del self._running[number]
+            workers = running.trial.user_attrs.get("workers_lost", 0) + 1
+            if workers < _MOST_WORKERS:
+                self._give_back(number, running.trial.params, str(error), workers)
+            else:
+                running.trial.set_user_attr("note", f"given up after {workers} workers: {error}")
+                self._study.tell(number, state=self._states.FAIL)
+            self._ended(number)
+            return
+        if look is None:
+            return
+        if look.error:
+            raise SweepError(look.error)
+        reason = self._report(running, look.sight)
+        if reason and not running.reason and look.verdict is None:
+            running.reason = reason
+            running.attended.stop()
+        if look.verdict is not None:
+            running.attended.close()
+            self._tell(running, look.verdict, look.sight.step)
+            del self._running[number]
+            self._ended(number)
+            self._check_failures(at_end=False)
+
+    def _report(self, running: _Running, sight: Sight) -> str:
+        """Tell Optuna the new points; why the trial should stop, if a finding or the pruner says so."""
+        reason = sight.stop
+        for position, value in sight.points[running.reported :]:
+            if value == value and abs(value) != float("inf"):
+                running.trial.report(value, position)
+                if not reason and running.trial.should_prune():
+                    reason = f"{self._options.pruner} pruner: {self._target.judged_by} {value:.4g} at {position}"
+        running.reported = len(sight.points)
+        return reason
+
+    def _tell(self, running: _Running, verdict: Verdict, step: int) -> None:
+        # However a script that was stopped ends, what it reached is no full trial's value.
+        trial, stopped = running.trial, bool(running.reason)
+        note = running.reason if stopped else verdict.problem
+        for key, value in (("note", note), ("step", max(step, verdict.step)), ("findings", list(verdict.findings))):
+            trial.set_user_attr(key, value)
+        if verdict.value is not None and not stopped:
+            self._study.tell(trial, verdict.value)
+        else:
+            failed = verdict.failed and not stopped
+            self._study.tell(trial, state=self._states.FAIL if failed else self._states.PRUNED)
+
+    def _give_back(self, number: int, values: dict[str, Any], note: str, workers: int = 0) -> None:
+        """Enqueue a trial's values again, unless that was done already, and mark the trial as lost."""
+        trials = self._study.get_trials(deepcopy=False)
+        if trials[number].state != self._states.RUNNING:
+            return
+        if values and not any(trial.user_attrs.get("retry_of") == number for trial in trials):
+            self._study.enqueue_trial(values, user_attrs={"retry_of": number, "workers_lost": workers})
+        storage, identifier = self._study._storage, trials[number]._trial_id
+        storage.set_trial_user_attr(identifier, "lost", True)
+        storage.set_trial_user_attr(identifier, "note", note)
+        self._study.tell(number, state=self._states.FAIL)
+
+    def _abandon(self, note: str) -> None:
+        """Stop all trials at once, then wait for each and give it back."""
+        for running in self._running.values():
+            running.attended.stop()
+        for number, running in self._running.items():
+            with contextlib.suppress(WorkerLostError):
+                running.attended.close()
+            self._give_back(number, running.trial.params, note)
+        self._running.clear()
+        self._write()
+
+    def _ended(self, number: int) -> None:
+        self._write()
+        self._progress(rows_of(self._study)[number])
+
+    def _write(self) -> None:
+        """Keep the trials as JSON beside the storage, for readers without Optuna."""
+        partial = self._folder / f"{_TRIALS}.partial"
+        partial.write_text(json.dumps(self.result().to_dict(), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.replace(self._folder / _TRIALS)
+
+    def _check_failures(self, *, at_end: bool) -> None:
+        rows = rows_of(self._study)
+        failed = [row for row in rows if row.state == "failed"]
+        if any(row.state in ("finished", "stopped") for row in rows) or not failed:
+            return
+        if at_end or len(failed) >= _PATIENCE_WITH_FAILURES:
+            last = failed[-1]
+            raise SweepError(
+                f"all {len(failed)} trials failed, the last one {last.note}; its output is in {last.run}.log"
+            )

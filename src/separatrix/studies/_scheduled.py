@@ -1,0 +1,177 @@
+"""What the studies of learning-rate schedules share: a network trained under many schedules and rates at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional
+
+from separatrix.tasks import SourceText, ensemble
+from separatrix.tasks.text import VOCABULARY
+
+Draw = Callable[[int, int], tuple[Tensor, Tensor]]
+"""Inputs and targets of a step of a seed; equal for all schedules and rates."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A network, its data and the batch on which it is judged; the loss is the mean cross-entropy."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    draw: Draw
+    judged: tuple[Tensor, Tensor]
+    adaptive: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """Judged losses (points, schedules, rates, seeds) after the numbers of steps `points`; infinite where diverged."""
+
+    names: tuple[str, ...]
+    rates: Float[np.ndarray, " rates"]
+    points: Int[np.ndarray, " points"]
+    losses: Float[np.ndarray, "points schedules rates seeds"]
+
+    @property
+    def tuned(self) -> Float[np.ndarray, " schedules"]:
+        """Last loss of each schedule, mean over seeds, at the rate where that is least."""
+        return np.asarray(self.losses[-1].mean(2).min(1))
+
+    @property
+    def best(self) -> Int[np.ndarray, " schedules"]:
+        """Index of that rate, for each schedule."""
+        return np.asarray(self.losses[-1].mean(2).argmin(1))
+
+    def best_rate(self, name: str) -> float:
+        """Rate of least last loss, from a parabola in its logarithm through the best of the grid and those beside.
+
+        At an end of the grid, or beside a rate that diverges, the point itself.
+        """
+        row = self.losses[-1, self.names.index(name)].mean(1)
+        at = int(row.argmin())
+        if not 0 < at < len(row) - 1 or not np.isfinite(row[at - 1 : at + 2]).all():
+            return float(self.rates[at])
+        left, middle, right = row[at - 1 : at + 2]
+        shift = 0.5 * (left - right) / (left - 2 * middle + right)
+        spacing = math.log(self.rates[at + 1] / self.rates[at - 1]) / 2
+        return float(self.rates[at] * math.exp(shift * spacing))
+
+
+def sweep(
+    problem: Problem,
+    factors: Mapping[str, Float[np.ndarray, " steps"]],
+    rates: Float[np.ndarray, " rates"],
+    seeds: Sequence[int],
+    *,
+    every: int | None = None,
+) -> Sweep:
+    """Train every schedule at every rate and seed; equal seeds start alike and see equal batches."""
+    table = torch.tensor(np.stack(list(factors.values())), dtype=torch.float32)
+    shape = len(table), len(rates), len(seeds)
+    steps = table.shape[1]
+    whose = torch.arange(len(seeds)).expand(shape).reshape(-1)
+    networks = ensemble.stack(problem.build, [seeds[int(which)] for which in whose])
+    peaks = torch.tensor(rates, dtype=torch.float32)[None, :, None].expand(shape).reshape(-1)
+    optimizer = ensemble.Adam(peaks, beta2=0.99) if problem.adaptive else ensemble.SGD(peaks)
+
+    def data(step: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = zip(*(problem.draw(step, seed) for seed in seeds), strict=True)
+        return torch.stack(inputs)[whose], torch.stack(targets)[whose]
+
+    def factor(step: int) -> Tensor:
+        return table[:, step - 1, None, None].expand(shape).reshape(-1)
+
+    training = ensemble.train(
+        networks,
+        mean_loss,
+        optimizer,
+        data,
+        steps,
+        schedule=factor,
+        measure={"judged": lambda now: judged(now, problem.judged)},
+        every=every or steps,
+    )
+    found = training.measured["judged"]
+    losses = found.values.double().nan_to_num(math.inf, math.inf).view(len(found.steps), *shape).numpy()
+    return Sweep(tuple(factors), np.asarray(rates), np.array(found.steps), losses)
+
+
+def judged(networks: ensemble.Ensemble, batch: tuple[Tensor, Tensor]) -> Float[Tensor, " copies"]:
+    """Mean loss of every copy on one batch."""
+    outputs, targets = networks.outputs(batch[0], shared=True), batch[1].reshape(-1)
+    each = [functional.cross_entropy(part.reshape(-1, part.shape[-1]), targets) for part in outputs]
+    return torch.stack(each)
+
+
+def mean_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy over examples, and over positions where outputs have them."""
+    return functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+
+
+def gradient_norms(
+    problem: Problem, factors: Float[np.ndarray, " steps"], rate: float, seed: int
+) -> Float[np.ndarray, "2 steps"]:
+    """The l2 and l1 norms of the gradients of one training, that of `sweep` with this schedule, rate and seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = problem.build()
+    parameters = list(model.parameters())
+    kind = torch.optim.Adam(parameters, betas=(0.9, 0.99)) if problem.adaptive else torch.optim.SGD(parameters)
+    norms = []
+    for step, factor in enumerate(factors, start=1):
+        kind.param_groups[0]["lr"] = rate * float(factor)
+        inputs, targets = problem.draw(step, seed)
+        kind.zero_grad()
+        torch.autograd.backward(mean_loss(model(inputs), targets))
+        whole = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
+        norms.append([float(whole.norm()), float(whole.abs().sum())])
+        kind.step()
+    return np.array(norms).T
+
+
+class CharacterModel(nn.Module):
+    """A pre-norm causal transformer of one or more blocks over characters, with a GELU net of four times the width."""
+
+    def __init__(self, width: int, length: int, layers: int = 1, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.symbols = nn.Embedding(len(VOCABULARY), width)
+        self.places = nn.Parameter(torch.randn(length, width) / math.sqrt(width))
+        shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
+        self.weights = nn.ParameterList(
+            torch.randn(shape) / math.sqrt(shape[1]) for _ in range(layers) for shape in shapes
+        )
+        self.output = nn.Parameter(torch.zeros(len(VOCABULARY), width))
+
+    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length symbols"]:
+        """Logits of the character after each."""
+        stream = self.symbols(tokens) / math.sqrt(len(self.output[0])) + self.places
+        batch, length, width = stream.shape
+        for layer in range(0, len(self.weights), 4):
+            attend, merge, up, down = (self.weights[layer + part] for part in range(4))
+            parts = functional.linear(functional.layer_norm(stream, (width,)), attend)
+            query, key, value = parts.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+            stream = stream + functional.linear(mixed.transpose(1, 2).reshape(batch, length, width), merge)
+            hidden = functional.gelu(functional.linear(functional.layer_norm(stream, (width,)), up))
+            stream = stream + functional.linear(hidden, down)
+        return functional.linear(functional.layer_norm(stream, (width,)), self.output)
+
+
+def characters(width: int, length: int, batch: int, seed: int, *, held_out: int = 64) -> Problem:
+    """Next characters of Python's library, judged on windows of text that is not trained on."""
+    text = SourceText(length=length)
+
+    def draw(step: int, run: int) -> tuple[Tensor, Tensor]:
+        windows = text.windows(batch, torch.Generator().manual_seed((seed * 1_000 + run) * 1_000_000 + step))
+        return windows[:, :-1], windows[:, 1:]
+
+    held = text.windows(held_out, torch.Generator().manual_seed(seed), "validation")
+    return Problem("characters", lambda: CharacterModel(width, length), draw, (held[:, :-1], held[:, 1:]))
