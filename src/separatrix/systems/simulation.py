@@ -58,8 +58,8 @@ def simulate(
     interval = interval_of(system, dt, points_per_period)
     if not (0.0 <= transient < np.inf and 0.0 <= noise < np.inf):
         raise UsageError(f"the transient ({transient}) and the noise ({noise}) must be finite and not negative")
-    if not 1e-13 <= tolerance <= 1e-2:
-        raise UsageError(f"the tolerance must lie between 1e-13 and 0.01, not {tolerance}")
+    if not 1e-14 <= tolerance <= 1e-2:
+        raise UsageError(f"the tolerance must lie between 1e-14 and 0.01, not {tolerance}")
     values = system.values(parameters)
     generator = np.random.default_rng(seed)
     states = initial_states(system, initial, copies, values, generator, tolerance)
