@@ -3,9 +3,9 @@
 The work is that of dysts' `make_trajectory`: 1,000 points, 100 to a period, at the same parameters, initial states and
 times. Errors are those before trajectories diverge (up to t = 5), against Taylor series of order 28 in extended
 precision; what has a larger error than its peer is marked. A step's tolerance means different things to different
-methods: that of Separatrix is set so that its errors are those of dysts, whose method of order 5 is more careful than it
-is asked to be. dysts follows initial states one by one, so its time for 64 is that of `--dysts-copies` (1 by default),
-scaled. Times are those of the processor: each way runs on one thread.
+methods: that of Separatrix is set so that its errors are those of dysts, whose method of order 5 is more careful than
+it is asked to be. dysts follows initial states one by one, so its time for 64 is that of `--dysts-copies` (1 by
+default), scaled. Times are those of the processor: each way runs on one thread.
 """
 
 from __future__ import annotations
