@@ -12,7 +12,7 @@ import pytest
 
 from separatrix.runs import UsageError
 from separatrix.systems import DescriptionError, System, find_system, lorenz96, lyapunov_spectrum, simulate, systems
-from separatrix.systems.catalogue import MEASURED, Catalogue, read
+from separatrix.systems.catalogue import Catalogue, read
 from separatrix.systems.recompute import exponents, main, motion, write
 
 ALL = list(systems().values())
@@ -120,7 +120,9 @@ SPROTT = dict(
 """Largest exponents of the nineteen flows in the table of Sprott (1994), Physical Review E 50, R647."""
 
 
-@pytest.mark.parametrize("case", SPROTT)
+@pytest.mark.parametrize(
+    "case", sorted(set(SPROTT) - {"A"})
+)  # conservative: a number of the initial state, not the flow
 def test_exponents_of_the_simplest_flows_as_their_author_found_them(case: str) -> None:
     system = systems()[f"Sprott{case}"]
     if not system.measured.exponents:
@@ -130,14 +132,34 @@ def test_exponents_of_the_simplest_flows_as_their_author_found_them(case: str) -
     assert system.largest_exponent == pytest.approx(SPROTT[case], abs=allowed)
 
 
-@pytest.mark.skipif(not MEASURED.exists(), reason="nothing was computed yet")
 def test_exponents_with_errors_are_known_and_consistent() -> None:
     known = [each for each in ALL if each.measured.exponents]
-    assert len(known) >= 120
     for system in known:
         exponents, errors = np.array(system.measured.exponents), np.array(system.measured.errors)
         assert len(exponents) == len(errors) == system.dimension
         assert (np.diff(exponents) <= 0).all() and (errors >= 0).all()
+    if len(known) < 120:
+        pytest.skip(
+            f"{len(known)} spectra of 120 were computed: `python -m separatrix.systems.recompute` adds the rest"
+        )
+
+
+def test_exponents_add_up_to_a_constant_divergence() -> None:
+    """Where the trace of the Jacobian is a number, the spectrum sums to it whatever the trajectory."""
+    compared = 0
+    for system in ALL:
+        if system.kind != "flow" or not system.measured.exponents:
+            continue
+        states = np.array(system.initial) * np.random.default_rng(0).uniform(0.5, 1.5, (20, system.dimension))
+        traces = np.trace(system.jacobian(states), axis1=-2, axis2=-1)
+        if np.isfinite(traces).all() and np.ptp(traces) <= 1e-9 * max(1.0, np.abs(traces).max()):
+            compared += 1
+            size = max(np.abs(system.measured.exponents).max(), 1e-3)
+            # five digits are stored of each; steps have a tolerance of 1e-6
+            assert sum(system.measured.exponents) == pytest.approx(traces[0], abs=1e-4 * size * system.dimension), (
+                system.name
+            )
+    assert compared >= 20
 
 
 def test_systems_travel_between_processes_and_are_not_changed() -> None:

@@ -91,6 +91,11 @@ class Stepper:
 
     def step(self, end: float = np.inf) -> None:
         """One step, not beyond `end`."""
+        # a trial step may leave the domain of the equations: it is then rejected
+        with np.errstate(all="ignore"):
+            self._advance(end)
+
+    def _advance(self, end: float) -> None:
         if not self._fresh:
             self._stages[0] = self._stages[_STAGES]
         self._fresh = False
