@@ -14,6 +14,7 @@ Prints a table and writes benchmarks/results/advise.json; the exit code is 1 if 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -47,7 +48,7 @@ STEPPED = ("steplr_every_batch",)
 """The script of scheduler-misuse that stands for it, so that there are twenty."""
 GOAL = 0.8
 LEAST_GAIN = 0.01
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +90,15 @@ def watched(script: Script, run: Path, seed: int, budget: float, changes: dict[s
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     root = str(Path(__file__).parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))
-    subprocess.run(
-        [*command, *target, "--seed", str(seed), *extra],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        timeout=LIMIT_SECONDS,
-        check=False,
-    )
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            [*command, *target, "--seed", str(seed), *extra],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=LIMIT_SECONDS,
+            check=False,
+        )
 
 
 def final_loss(path: Path) -> float:

@@ -94,7 +94,7 @@ class State:
 
     def copies(self, rows: Sequence[int]) -> State:
         """The chosen copies, in that order; a row may be repeated."""
-        chosen = torch.as_tensor(rows)
+        chosen = torch.tensor(list(rows), dtype=torch.long)
         return State(self.parameters[chosen], self.first[chosen], self.second[chosen], self.step)
 
 
