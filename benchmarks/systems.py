@@ -126,7 +126,7 @@ def disagreements(share: float = 0.1) -> list[str]:
             continue
         ours, error = system.measured.exponents[0], system.measured.errors[0]
         theirs = system.published.exponents[0]
-        if abs(ours - theirs) > max(3 * error, share * abs(theirs)):
+        if abs(ours - theirs) > max(1e-12, 3 * error, share * abs(theirs)):
             rows.append(f"{system.name:26} {ours:11.4g} +- {error:<8.2g} {theirs:11.4g}")
     return rows
 

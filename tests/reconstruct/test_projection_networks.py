@@ -100,3 +100,11 @@ def test_seeds_decide() -> None:
     one, same, other = (train_pairs(now, later, seed=seed, **given).values(now) for seed in (0, 0, 1))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
+
+
+def test_sharper_networks_have_a_larger_first_layer_alone() -> None:
+    plain, sharp = (Network.drawn((1, 6, 2), torch.Generator().manual_seed(0), each) for each in (1.0, 3.0))
+    torch.testing.assert_close(sharp.weights[0], 3.0 * plain.weights[0])
+    torch.testing.assert_close(sharp.biases[0], 6.0 * plain.biases[0])
+    torch.testing.assert_close(sharp.weights[1], plain.weights[1])
+    assert all(each.requires_grad and each.is_leaf for each in sharp.parameters)

@@ -31,6 +31,8 @@ from separatrix.steer.tuning import (
     SweepResult,
     sweep,
 )
+from separatrix.steer.tuning.attendant import Look, TrialJob
+from separatrix.steer.tuning.errors import WorkerLostError
 
 SPACE = Space((Parameter("x", 0.0, 1.0),))
 FAST = {"sampler": "random", "pruner": "none"}
@@ -270,3 +272,31 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     sweep(PlantedTarget(), SPACE, SweepOptions(tmp_path / "s", trials=1, **FAST))
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(tmp_path) not in listed
+
+
+class _LosingWorkers:
+    """Workers that are lost as soon as they are looked at."""
+
+    where = "host:1"
+
+    def start(self, job: TrialJob) -> _LosingWorkers:
+        return self
+
+    def look(self) -> Look | None:
+        raise WorkerLostError("the worker at host:1 was lost")
+
+    def stop(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_trial_that_ends_its_workers_is_given_up(tmp_path: Path) -> None:
+    options = SweepOptions(tmp_path / "s", trials=1, **FAST)
+    with pytest.raises(SweepError, match=r"the last one given up after 3 workers: the worker at host:1 was lost; its"):
+        sweep(PlantedTarget(), SPACE, options, workers=_LosingWorkers())
+    rows = json.loads((tmp_path / "s" / "trials.json").read_text())["trials"]
+    assert [row["state"] for row in rows] == ["lost", "lost", "failed"]
+    assert [row["retry_of"] for row in rows] == [None, 0, 1]
+    assert len({row["parameters"]["x"] for row in rows}) == 1

@@ -107,6 +107,29 @@ def test_an_entry_of_a_flow() -> None:
     assert motion(find_system("Henon")) == {}
 
 
+SPROTT = dict(
+    zip(
+        "ABCDEFGHIJKLMNOPQRS",
+        (
+            *(0.014, 0.210, 0.163, 0.103, 0.078, 0.117, 0.034, 0.117, 0.012, 0.076),
+            *(0.038, 0.061, 0.044, 0.076, 0.049, 0.087, 0.109, 0.062, 0.188),
+        ),
+        strict=True,
+    )
+)
+"""Largest exponents of the nineteen flows in the table of Sprott (1994), Physical Review E 50, R647."""
+
+
+@pytest.mark.parametrize("case", SPROTT)
+def test_exponents_of_the_simplest_flows_as_their_author_found_them(case: str) -> None:
+    system = systems()[f"Sprott{case}"]
+    if not system.measured.exponents:
+        pytest.skip("its exponents were not computed yet")
+    # the table is rounded to 0.001, and its own errors are not stated: as many again as ours are allowed for
+    allowed = 3 * math.hypot(system.measured.errors[0], system.measured.errors[0]) + 0.0005
+    assert system.largest_exponent == pytest.approx(SPROTT[case], abs=allowed)
+
+
 @pytest.mark.skipif(not MEASURED.exists(), reason="nothing was computed yet")
 def test_exponents_with_errors_are_known_and_consistent() -> None:
     known = [each for each in ALL if each.measured.exponents]

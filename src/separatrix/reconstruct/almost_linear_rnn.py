@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from separatrix.reconstruct.trajectories import Trajectories
 from separatrix.runs.paper import Paper
 from separatrix.runs.settings import Setting, Settings
 
-_FITTED = 5000  # pairs of samples that borders are chosen on
-_TRIED = 60  # borders tried for each unit
+_FITTED = 3000  # pairs of samples that borders are chosen on
+_TRIED = 40  # borders tried at a time
+_REACHES = (0.3, 0.1, 0.03, 0.01)  # how far from the best one, in spreads
 _RIDGE = 1e-6
 _SMALL = 0.01  # spread of the couplings of units without a part at the start
 
@@ -66,7 +68,9 @@ def greedy_borders(
     units: int,
     generator: np.random.Generator,
 ) -> tuple[Float[np.ndarray, "unit variable"], Float[np.ndarray, " unit"], Float[np.ndarray, "feature variable"]]:
-    """Borders w x + c = 0, chosen one after the other from random ones, across which a linear map bends best.
+    """Borders w x + c = 0, chosen one after the other, across which a linear map bends best.
+
+    Random ones are tried first, then some near the best of them, ever nearer.
 
     Returns w, c and the coefficients of the variables, the rectified units and 1 that best predict one step.
     """
@@ -75,12 +79,16 @@ def greedy_borders(
         directions = generator.standard_normal((_TRIED, points.shape[1]))
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         places = -(directions * points[generator.integers(len(points), size=_TRIED)]).sum(axis=1)
-        errors = [
-            _predicted(points, following, np.vstack([inward, direction]), np.append(threshold, place))[1]
-            for direction, place in zip(directions, places, strict=True)
-        ]
-        best = int(np.argmin(errors))
-        inward, threshold = np.vstack([inward, directions[best]]), np.append(threshold, places[best])
+        least, direction, place = math.inf, directions[0], float(places[0])
+        for reach in (0.0, *_REACHES):
+            if reach:
+                directions = direction + reach * generator.standard_normal(directions.shape)
+                places = place + reach * generator.standard_normal(_TRIED)
+            for candidate, at in zip(directions, places, strict=True):
+                error = _predicted(points, following, np.vstack([inward, candidate]), np.append(threshold, at))[1]
+                if error < least:
+                    least, direction, place = error, candidate, at
+        inward, threshold = np.vstack([inward, direction]), np.append(threshold, place)
     return inward, threshold, _predicted(points, following, inward, threshold)[0]
 
 

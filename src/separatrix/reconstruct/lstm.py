@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from separatrix.reconstruct._recurrent_training import Windows, descend, uniform
+from separatrix.reconstruct._recurrent_training import Windows, descend
 from separatrix.reconstruct.model import Analysis, Reconstructor
 from separatrix.reconstruct.scaling import Scaling
 from separatrix.reconstruct.trajectories import Trajectories
@@ -27,7 +27,8 @@ class _Network(nn.Module):
         self.readout = nn.Linear(hidden, size, dtype=torch.float64, device="meta").to_empty(device="cpu")
         with torch.no_grad():
             for weight in self.parameters():
-                weight.copy_(uniform((*weight.shape[:-1], hidden), generator)[..., : weight.shape[-1]])
+                drawn = torch.rand(weight.shape, dtype=weight.dtype, generator=generator)
+                weight.copy_((2 * drawn - 1) / hidden**0.5)
 
     def forward(self, samples: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Changes (time, batch, variable) after each sample, and the state of the memory."""

@@ -163,7 +163,7 @@ def _learn(trajectories: Trajectories, settings: Settings, seed: int) -> NeuralO
 
     rate = settings["rate"]
     descend(network.weights, matched, steps=settings["matching"], rate=rate, last_rate=rate / 10)
-    descend(network.weights, loss, steps=settings["steps"], rate=rate, last_rate=rate / 50)
+    descend(network.weights, loss, steps=settings["steps"], rate=rate / 10, last_rate=rate / 100)
     points = scaling.scaled(trajectories.points)
     kept = points[np.linspace(0, len(points) - 1, 200).astype(int)]
     return NeuralODE(network.frozen(), scaling, within, kept, trajectories.dt)
@@ -205,7 +205,14 @@ reconstructor = Reconstructor(
         Setting("steps", "int", 300, "steps on solutions", 0, 1_000_000),
         Setting("sequence", "int", 8, "sampling intervals that a solution is followed", 2, 1000),
         Setting("batch", "int", 64, "solutions in a step of the training", 1, 1024),
-        Setting("rate", "float", 3e-3, "learning rate of Adam, which falls", 1e-6, 1.0),
+        Setting(
+            "rate",
+            "float",
+            3e-3,
+            "learning rate of Adam, which falls by a factor 10 in each part of the training",
+            1e-6,
+            1.0,
+        ),
         Setting("within", "int", 1, "steps of the method of order 4 within a sampling interval", 1, 100),
         Setting(
             "gradient", "str", "solver", "through the solver's steps, or by the adjoint", choices=("solver", "adjoint")

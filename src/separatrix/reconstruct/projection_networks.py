@@ -38,14 +38,21 @@ class Network:
     biases: tuple[Tensor, ...]
 
     @classmethod
-    def drawn(cls, sizes: tuple[int, ...], generator: torch.Generator) -> Network:
-        """Weights normal with variance 1 / inputs, biases uniform in (-1, 1) so that units bend at different places."""
+    def drawn(cls, sizes: tuple[int, ...], generator: torch.Generator, sharpness: float = 1.0) -> Network:
+        """Weights normal with variance 1 / inputs, biases uniform in (-1, 1) so that units bend at different places.
+
+        With `sharpness` other than 1 the first layer's weights are that much larger and its biases twice that.
+        """
         weights, biases = [], []
         for inputs, outputs in itertools.pairwise(sizes):
             drawn = torch.randn(inputs, outputs, dtype=torch.float64, generator=generator) / math.sqrt(inputs)
             weights.append(drawn.requires_grad_())
             shift = 2.0 * torch.rand(outputs, dtype=torch.float64, generator=generator) - 1.0
             biases.append(shift.requires_grad_())
+        if sharpness != 1.0:
+            with torch.no_grad():
+                weights[0] *= sharpness
+                biases[0] *= 2.0 * sharpness
         return cls(tuple(weights), tuple(biases))
 
     @property
@@ -105,6 +112,7 @@ def train_pairs(
     batch: int,
     rate: float,
     seed: int,
+    sharpness: float = 1.0,
 ) -> Network:
     """A network whose features score highest on pairs of states; a second one, for the future, is trained along.
 
@@ -113,7 +121,7 @@ def train_pairs(
     """
     generator = torch.Generator().manual_seed(seed)
     sizes = (now.shape[1], *([width] * depth), features)
-    present, future = Network.drawn(sizes, generator), Network.drawn(sizes, generator)
+    present, future = (Network.drawn(sizes, generator, sharpness) for _ in range(2))
     pairs = torch.from_numpy(np.stack([now, later]).astype(np.float64))
 
     def loss(chosen: Tensor) -> Tensor:

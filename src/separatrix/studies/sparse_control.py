@@ -19,6 +19,7 @@ import numpy as np
 from separatrix.reconstruct.control import (
     PENDULUM,
     Policy,
+    PolynomialPolicy,
     RandomPolicy,
     Search,
     Surrogate,
@@ -45,6 +46,8 @@ _TRUE = {"cos": {"sin speed": -1.0}, "sin": {"cos speed": 1.0}, "speed": {"sin":
 _LEVEL = 0.9
 _LOOKS = 5
 _STARTS = 64
+_IMAGINED = 3000
+_ROUNDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,24 @@ def _shuffled(seen: Transitions, generator: np.random.Generator) -> Transitions:
     return dataclasses.replace(seen, inputs=generator.permutation(seen.inputs))
 
 
+def _distilled(policy: Policy, surrogate: Surrogate, degree: int, seed: int) -> PolynomialPolicy:
+    """The best polynomial, in the surrogate, of some: each learns what the policy does where all before it went.
+
+    No step of the plant is taken. A polynomial goes where the policy would not, and must know what to do there
+    (Ross, Gordon & Bagnell 2011).
+    """
+    imagined = dataclasses.replace(PENDULUM, field=surrogate.field)
+    draw = np.random.default_rng([seed, 8])
+    begin = PENDULUM.begin(np.random.default_rng([seed, 9]), _STARTS)
+    met = collect(imagined, policy, _IMAGINED, draw, exploration=0.3).before
+    found = []
+    for _ in range(_ROUNDS):
+        sparse = distilled(policy, met, PENDULUM, degree=degree, seed=seed)
+        found.append((float(returns(PENDULUM, sparse, begin, step=surrogate.step).mean()), sparse))
+        met = np.concatenate([met, collect(imagined, sparse, _IMAGINED, draw, exploration=0.1).before])
+    return max(found, key=lambda pair: pair[0])[1]
+
+
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:
     generations = settings["generations"] * (1 if quick else 3)
     limit = PENDULUM.limit
@@ -104,11 +125,8 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
         for each in (surrogate, blind)
     )
     progress()
-    # Distilled on what the policy meets in the surrogate: no further step of the plant.
-    imagined = dataclasses.replace(PENDULUM, field=surrogate.field)
-    met = collect(imagined, policy, 4000, np.random.default_rng([seed, 8]), exploration=0.3).before
-    sparse = distilled(policy, met, PENDULUM, degree=settings["degree"], seed=seed)
-    mixed = distilled(lambda states: draw.permutation(policy(states)), met, PENDULUM, degree=settings["degree"])
+    sparse = _distilled(policy, surrogate, settings["degree"], seed)
+    mixed = _distilled(lambda states: draw.permutation(policy(states)), surrogate, settings["degree"], seed)
     progress()
     gained = scale(policy)
     measured = {

@@ -15,8 +15,9 @@ fitted by expectation maximisation, has a lower group
 right, than on the data it is trained on. By at least fifteen points of accuracy (from ten on it is worth knowing),
 four standard errors, and with a loss lower by a quarter or more. Compared are stretches between two evaluations at both
 of which the accuracy is within a tenth of its best, and that is above 60 %: before, the model is still learning while
-the stretch lasts. Dropout and soft targets (mixup) do the same, so a training with these is not
-judged; augmentation does it less, hence the low confidence. Noise that is in the evaluation's labels too is not seen.
+the stretch lasts. Dropout, soft targets and losses that sum several of one kind (mixup) do the same, so that a training
+with these is not judged; augmentation does it less, hence the low confidence. Noise that is in the evaluation's labels
+too is not seen.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             return found
     found = _from_evaluations(run)
     if found is None:
-        return NotAssessed(rule.code, ("example_margin, or accuracy, eval_accuracy and eval_loss without dropout",))
+        missing = "example_margin, or accuracy, eval_accuracy and eval_loss without dropout or mixed targets"
+        return NotAssessed(rule.code, (missing,))
     return found
 
 
@@ -142,6 +144,11 @@ def two_groups(values: Floats) -> tuple[float, float, tuple[float, float], float
     return low, high, deviations, share, chance
 
 
+def _sums_losses(run: Run) -> bool:
+    """Whether snapshots met a loss that is several of one kind, as the two targets of a mixed example are."""
+    return any(e.kind == "unseen" and "more than one" in str(e.data.get("because", "")) for e in run.events)
+
+
 def _from_evaluations(run: Run) -> Sequence[Finding] | None:
     accuracy, better, loss, evaluated = (
         next(iter([t.finite() for t in tracks(run, name)]), Track("", np.empty(0, np.int64), np.empty(0)))
@@ -152,6 +159,7 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
     if (
         dropout
         or soft
+        or _sums_losses(run)
         or len(better) < _FEWEST_EVALUATIONS
         or len(accuracy) < _FEWEST_EVALUATIONS
         or not len(evaluated)

@@ -8,7 +8,9 @@ stratified batches. For targets that are numbers the same is the intraclass corr
 It counts when rho is at least 0.2: such a batch is worth at most 1 / rho = 5 independent examples, whatever its size,
 and the gradient points to whatever class is on. The estimate must also be beyond chance: the chi-square statistic of
 the shares (or the ratio of variances) lies six standard deviations above its expectation. For numbers rho must be 0.5,
-since windows of a time series in their order are common and often meant.
+since windows of a time series in their order are common and often meant, and it must stay so within each quarter of the
+run: numbers that a model makes itself, as in value learning, drift once from its beginning to its end, while data in
+order returns in each epoch.
 
 Data that is not shuffled but lies in a random order has rho near 0 and is fine. Labels of pixels or tokens are not
 judged: those of one image or text belong together by nature; nor are games of several losses.
@@ -29,6 +31,8 @@ _CORRELATION_OF_NUMBERS = 0.5
 _DEVIATIONS = 6.0
 _FEWEST_BATCHES = 2
 _FEWEST_BATCHES_OF_NUMBERS = 6
+_QUARTERS = 4
+_FEWEST_BATCHES_OF_QUARTERS = 40
 _SMALLEST_BATCH = 4
 
 
@@ -104,7 +108,7 @@ def _numbers(run: Run) -> Sequence[Finding] | None:
     ):
         return None
     rho, deviations = correlation_of_numbers(means[0].values, spreads[0].values, size)
-    if rho < _CORRELATION_OF_NUMBERS or deviations < _DEVIATIONS:
+    if rho < _CORRELATION_OF_NUMBERS or deviations < _DEVIATIONS or _drifts(means[0].values, spreads[0].values, size):
         return []
     apart, within = float(means[0].values.std()), float(np.median(spreads[0].values))
     return [
@@ -118,6 +122,15 @@ def _numbers(run: Run) -> Sequence[Finding] | None:
             {"batches": len(means[0]), "between_batches": apart, "within_batch": within, "deviations": deviations},
         )
     ]
+
+
+def _drifts(means: np.ndarray, spreads: np.ndarray, size: float) -> bool:
+    """Whether batches of one quarter of the run are alike, so that only the quarters differ."""
+    if len(means) < _FEWEST_BATCHES_OF_QUARTERS:
+        return False
+    quarter = np.arange(len(means)) * _QUARTERS // len(means)
+    levels = np.array([means[quarter == k].mean() for k in range(_QUARTERS)])
+    return correlation_of_numbers(means - levels[quarter], spreads, size)[0] < _CORRELATION_OF_NUMBERS
 
 
 def correlation_of_numbers(means: np.ndarray, spreads: np.ndarray, size: float) -> tuple[float, float]:
