@@ -10,8 +10,8 @@ the best rates of cosine and of WSD differ in the direction, and within a factor
 / G comes from the best rate of WSD, the only number that is fitted.
 
 What does not hold for trainings this short: at WSD's best rate cosine should be ahead of a constant rate for most of
-the time, by the bound, and is behind it, since the loss still falls the faster the higher the rate; at two to four
-times that rate it is ahead as the bound says. The correlation is kept as a series, `gain_of_cosine_like_its_bound`.
+the time, by the bound, and is behind it, since the loss still falls the faster the higher the rate; at four times that
+rate it was ahead as the bound says. The correlation is kept as a series, `gain_of_cosine_like_its_bound`.
 """
 
 from __future__ import annotations
