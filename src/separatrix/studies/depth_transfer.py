@@ -7,6 +7,10 @@ it was drawn, so that what changes at the end is what branches learnt.
 
 Diversity of what was learnt: over pairs of branches, one less the mean cosine of the changes of their outputs in
 training. Where f' is nearly constant all branches learn to add the same; for f' of mean zero, that of |x|, they differ.
+The measure is ours.
+
+That branches of two layers transfer worse, as the paper finds, does not show at this size and is not claimed: at depths
+2 to 32 their best rate spreads over 0.34 factors of 2, that of one layer over 0.56. Full runs have it in their series.
 """
 
 from __future__ import annotations
