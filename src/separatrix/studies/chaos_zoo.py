@@ -6,8 +6,8 @@ the table published with the systems; an echo-state network and a linear autoreg
 sparse regression looks for the equations of those that are quadratic.
 
 The published table is not claimed to be right, because it is not: of these twenty, fourteen exponents lie over 10 %
-from what is found here (Lorenz 1.091 against 0.906, Thomas 0.76 against 0.49, Hadley 0.31 against 0.21). It does rank the
-systems as they are.
+from what is found here (Lorenz 1.091 against 0.906, Thomas 0.76 against 0.49, Hadley 0.31 against 0.21). It does rank
+the systems as they are.
 """
 
 from __future__ import annotations
