@@ -175,7 +175,7 @@ study = Study(
     summary="Equations found in a few hundred transitions are as good as the plant to find a policy in.",
     settings=(
         Setting("transitions", "int", 600, "seen under random torques", 300, 2400),
-        Setting("generations", "int", 60, "of the search (three times as many in full)", 50, 200),
+        Setting("generations", "int", 60, "of the search (three times as many in full)", 30, 200),
         Setting("candidates", "int", 128, "policies of a generation, of which an eighth is kept", 64, 256),
         Setting("episode", "int", 200, "samples, of a twentieth of a second, that a policy is tried for", 100, 400),
         Setting("degree", "int", 5, "of the distilled policy", 4, 7, reason="of lower degree it cannot catch and pump"),
@@ -216,5 +216,5 @@ study = Study(
     ),
     plan=_plan,
     run=_run,
-    smoke={"transitions": 400, "generations": 50, "candidates": 64, "episode": 100},
+    smoke={"transitions": 400, "generations": 30, "candidates": 64, "episode": 100},
 )

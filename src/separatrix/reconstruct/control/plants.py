@@ -37,7 +37,7 @@ class Plant:
     bounds: tuple[float, ...]
     circles: tuple[tuple[int, int], ...] = ()
 
-    def step(self, states: States, inputs: Inputs, *, substeps: int = 4) -> States:
+    def step(self, states: States, inputs: Inputs, *, substeps: int = 2) -> States:
         """The states one sampling interval later, by the classical Runge-Kutta method."""
         forced = np.clip(inputs, -self.limit, self.limit)
         return advance(self.field, states, forced, self, substeps)
