@@ -64,12 +64,12 @@ def test_a_script(run_separatrix: RunSeparatrix, tmp_path: Path) -> None:
 
 
 def test_a_study(run_separatrix: RunSeparatrix) -> None:
-    command = ["sweep", "--study", "105", "--param", "dimension=20,24", "--sampler", "grid", "--out", "s", "--json"]
+    command = ["sweep", "--study", "105", "--param", "dimension=20", "--sampler", "grid", "--out", "s", "--json"]
     done = run_separatrix(*command, timeout=110)
     assert done.code == 0, done.stderr
     document = json.loads(done.stdout)
     assert document["metric"] == "passed"
-    assert [trial["value"] for trial in document["trials"]] == [1.0, 1.0]
+    assert [trial["value"] for trial in document["trials"]] == [1.0]
     assert document["command"][:4] == ["separatrix", "study", "run", "105"]
 
 
