@@ -6,7 +6,7 @@ import dataclasses
 import math
 import time
 
-_SHARE_TO_SPEND = 0.7
+_SHARE_TO_SPEND = 0.55
 """Part of the allowance that measured work may take; the rest covers what cannot be measured from inside: caches, the
 interpreter lock shared with the writing thread, slower calls while hooks are armed."""
 
