@@ -50,9 +50,13 @@ class Forecast:
         return float(self.losses[-1]), float(self.low[-1]), float(self.high[-1])
 
     def to_dict(self, points: int = 20) -> dict[str, Any]:
-        """Plain data for JSON: the final loss, constants, baselines, and the curve at evenly spaced steps."""
+        """Plain data for JSON: the final loss, constants, baselines, and the curve at the ends of `points` equal parts.
+
+        Not at the first step, where no law holds.
+        """
         final, low, high = self.final
-        shown = np.unique(np.linspace(1, len(self.rates), min(points, len(self.rates))).astype(int))
+        parts = min(points, len(self.rates))
+        shown = np.unique(np.linspace(len(self.rates) / parts, len(self.rates), parts).astype(int))
         return {
             "steps": len(self.rates),
             "final_loss": final,
