@@ -15,7 +15,7 @@ from torch import nn
 from separatrix.steer import ParametrizationError, parametrize, rules
 from separatrix.steer.parametrization.multipliers import InputMultiplier
 from separatrix.steer.parametrization.rule import Rule, Scale
-from separatrix.steer.parametrization.rules.standard_per_layer import standard_with_exponents
+from separatrix.steer.parametrization.rulebook.standard_per_layer import standard_with_exponents
 
 RATIO = 4
 ROLE_OF = {"0.weight": "input", "0.bias": "vector", "2.weight": "hidden", "4.weight": "output", "4.bias": "scalar"}

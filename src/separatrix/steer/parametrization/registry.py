@@ -15,7 +15,7 @@ ENTRY_POINTS = "separatrix.parametrizations"
 @functools.cache
 def rules() -> dict[str, Rule]:
     """Every known rule by name."""
-    return members("separatrix.steer.parametrization.rules", Rule, ENTRY_POINTS)
+    return members("separatrix.steer.parametrization.rulebook", Rule, ENTRY_POINTS)
 
 
 def find_rule(rule: str | Rule) -> Rule:

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 from separatrix.steer.parametrization.rule import Descent, Rule, Scale
-from separatrix.steer.parametrization.rules.maximal_update import maximal_update
+from separatrix.steer.parametrization.rulebook.maximal_update import maximal_update
 from separatrix.steer.parametrization.tensors import TensorFacts
 
 
