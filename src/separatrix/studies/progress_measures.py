@@ -264,7 +264,7 @@ def _courses(net: _Trained, keys: Tensor) -> dict[str, list[float]]:
 def _plan(settings: Settings, quick: bool) -> Plan:
     p, width = 2 * settings["frequencies"] + 1, settings["width"]
     step = 1e-3 + 6e-8 * _share(settings, p) * p**2 * width * (1.0 + width / 64.0)
-    return Plan(runs=2 if quick else 6, seconds=3000.0 * step)
+    return Plan(runs=2 if quick else 6, seconds=3000.0 * (p / 47) ** 1.5 * step)
 
 
 study = Study(
