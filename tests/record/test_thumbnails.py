@@ -28,11 +28,11 @@ def images(*shape: int) -> torch.Tensor:
     return torch.randn(COUNT, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def train(x: torch.Tensor, run: Path | None, **options: object) -> torch.Tensor:
+def train(x: torch.Tensor, run: Path | None, count: int = COUNT, **options: object) -> torch.Tensor:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(x[0].numel(), 3))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    y = torch.arange(COUNT) % 3
+    y = torch.arange(count) % 3
     loader = DataLoader(TensorDataset(x, y), batch_size=8, shuffle=True)
 
     def loop() -> None:
@@ -138,6 +138,32 @@ def test_what_a_kill_cut_off_is_left_out_and_foreign_files_are_no_images(tmp_pat
     for foreign in (b"", b"\x89PNG", b"[]\n", b'{"format": "x"}\n', whole.replace(b"6", b"-6"), b"{" * 100_000):
         (tmp_path / FILE).write_bytes(foreign)
         assert thumbnails(tmp_path) == {}
+
+
+def test_a_resumed_recording_goes_on_behind_the_last_whole_image(tmp_path: Path) -> None:
+    x = images(1, 8, 8)
+    with separatrix.record(run=tmp_path / "run", budget=1.0, thumbnails=True):
+        train(x[:20], None, count=20)
+    path = tmp_path / "run" / FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with separatrix.record(run=tmp_path / "run", budget=1.0, thumbnails=True, resume=True):
+        train(x, None)
+    found = thumbnails(tmp_path / "run")
+    with open_run(tmp_path / "run") as run:
+        labels = run.series("example_loss").coords["example"]
+    assert len(found) >= COUNT
+    for position, image in found.items():
+        if labels[position].isdigit():
+            assert np.abs(image[..., 0].astype(int) - scaled(x[int(labels[position]), 0].numpy())).max() <= 1
+
+
+def test_images_of_other_sizes_get_the_size_of_the_first(tmp_path: Path) -> None:
+    with separatrix.record(run=tmp_path / "run", budget=1.0, thumbnails=True):
+        train(images(1, 8, 8)[:20], None, count=20)
+        train(images(1, 16, 16), None)
+    assert {image.shape for image in thumbnails(tmp_path / "run").values()} == {(8, 8, 1)}
+    assert len(thumbnails(tmp_path / "run")) == 20 + COUNT
 
 
 def test_png_decodes_to_the_image_by_the_standard() -> None:

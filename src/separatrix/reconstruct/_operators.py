@@ -14,9 +14,18 @@ from separatrix.reconstruct.model import Analysis
 from separatrix.reconstruct.scaling import Scaling
 from separatrix.reconstruct.spectra import Compression, VerifiedSpectrum, compress, verified
 from separatrix.reconstruct.trajectories import Trajectories
+from separatrix.runs.settings import Setting, Settings
 
 Features = Callable[[Float[np.ndarray, "point delayed"]], Float[np.ndarray, "point feature"]]
 CERTIFIED = 1e-2  # residual at which the notes count an eigenvalue as certified: a hundredth of its eigenfunction
+
+OPERATOR_SETTINGS = (
+    Setting("lags", "int", 1, "delayed samples that are one state", 1, 64),
+    Setting("ridge", "float", 1e-10, "penalty on squared coefficients", 0.0, 1e3),
+    Setting("held_out", "float", 0.25, "share of the samples that only verifies", 0.05, 0.5),
+    Setting("relift", "bool", True, "whether features are computed anew from each forecast sample"),
+)
+"""Settings of every reconstructor that learns an operator on features."""
 
 _LEAST = 4
 
@@ -100,24 +109,25 @@ def learn_operator(
     trajectories: Trajectories,
     features: Features,
     scaling: Scaling,
-    *,
-    lags: int,
-    held_out: float,
-    penalty: float,
-    relift: bool,
+    settings: Settings,
 ) -> OperatorModel:
     """Regress features one sample later on features, verify the spectrum on the samples held out.
+
+    `settings` hold a value for each of `OPERATOR_SETTINGS`.
 
     Raises:
         TrajectoryError: there are too few samples for that many features.
     """
-    learning, checking = split_pairs(trajectories, scaling, lags, held_out)
+    lags, penalty = settings["lags"], settings["ridge"]
+    learning, checking = split_pairs(trajectories, scaling, lags, settings["held_out"])
     now, later = lifted_pairs(features, learning)
     compression = compress(now, later)
     spectrum = verified(compression, *lifted_pairs(features, checking))
     operator = ridge(now, later, penalty)
     readout = ridge(now, learning[:, -2], penalty)
-    return OperatorModel(scaling, features, operator, readout, compression, spectrum, lags, relift, trajectories.dt)
+    return OperatorModel(
+        scaling, features, operator, readout, compression, spectrum, lags, settings["relift"], trajectories.dt
+    )
 
 
 def lifted_pairs(features: Features, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from separatrix.reconstruct._operators import Features, OperatorModel, learn_operator, split_pairs
+from separatrix.reconstruct._operators import OPERATOR_SETTINGS, Features, OperatorModel, learn_operator, split_pairs
 from separatrix.reconstruct._polynomials import Monomials
 from separatrix.reconstruct.errors import TrajectoryError
 from separatrix.reconstruct.model import Reconstructor
@@ -73,15 +73,7 @@ def _learn(trajectories: Trajectories, settings: Settings, seed: int) -> Operato
         raise TrajectoryError(
             f"there are {len(points)} pairs of samples for a dictionary of {size}: give more, or a smaller dictionary"
         )
-    return learn_operator(
-        trajectories,
-        features,
-        scaling,
-        lags=lags,
-        held_out=settings["held_out"],
-        penalty=settings["ridge"],
-        relift=settings["relift"],
-    )
+    return learn_operator(trajectories, features, scaling, settings)
 
 
 reconstructor = Reconstructor(
@@ -107,10 +99,7 @@ reconstructor = Reconstructor(
         Setting("degree", "int", 3, "degree of the monomials", 1, 12),
         Setting("size", "int", 100, "number of Gaussians or cosines", 1, 2000),
         Setting("width", "float", 1.0, "width of the Gaussians, inverse of the frequencies, in spreads", 0.05, 20.0),
-        Setting("lags", "int", 1, "delayed samples that are one state", 1, 64),
-        Setting("ridge", "float", 1e-10, "penalty on squared coefficients", 0.0, 1e3),
-        Setting("held_out", "float", 0.25, "share of the samples that only verifies", 0.05, 0.5),
-        Setting("relift", "bool", True, "whether features are computed anew from each forecast sample"),
+        *OPERATOR_SETTINGS,
     ),
     learn=_learn,
 )

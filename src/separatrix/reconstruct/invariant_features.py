@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from separatrix.reconstruct._operators import OperatorModel, learn_operator, split_pairs
+from separatrix.reconstruct._operators import OPERATOR_SETTINGS, OperatorModel, learn_operator, split_pairs
 from separatrix.reconstruct.model import Reconstructor
 from separatrix.reconstruct.projection_networks import train_pairs
 from separatrix.reconstruct.scaling import Scaling
@@ -37,15 +37,7 @@ def _learn(trajectories: Trajectories, settings: Settings, seed: int) -> Operato
     def features(states: np.ndarray) -> np.ndarray:
         return np.hstack([np.ones((len(states), 1)), states, network.values(states)])
 
-    return learn_operator(
-        trajectories,
-        features,
-        scaling,
-        lags=lags,
-        held_out=settings["held_out"],
-        penalty=settings["ridge"],
-        relift=settings["relift"],
-    )
+    return learn_operator(trajectories, features, scaling, settings)
 
 
 reconstructor = Reconstructor(
@@ -74,10 +66,7 @@ reconstructor = Reconstructor(
         Setting("steps", "int", 2000, "steps of training", 1, 1_000_000),
         Setting("batch", "int", 1024, "pairs in a step", 2, 1_000_000),
         Setting("rate", "float", 3e-3, "largest learning rate", 1e-6, 1.0),
-        Setting("lags", "int", 1, "delayed samples that are one state", 1, 64),
-        Setting("ridge", "float", 1e-10, "penalty on squared coefficients", 0.0, 1e3),
-        Setting("held_out", "float", 0.25, "share of the samples that only verifies", 0.05, 0.5),
-        Setting("relift", "bool", True, "whether features are computed anew from each forecast sample"),
+        *OPERATOR_SETTINGS,
     ),
     learn=_learn,
     quick={"steps": 100, "width": 16, "features": 4, "batch": 256},

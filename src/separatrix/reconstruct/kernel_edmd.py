@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from separatrix.reconstruct._operators import OperatorModel, learn_operator, split_pairs
+from separatrix.reconstruct._operators import OPERATOR_SETTINGS, OperatorModel, learn_operator, split_pairs
 from separatrix.reconstruct.edmd import KOOPMAN_PAPERS
 from separatrix.reconstruct.model import Reconstructor
 from separatrix.reconstruct.scaling import Scaling
@@ -45,15 +45,7 @@ def _learn(trajectories: Trajectories, settings: Settings, seed: int) -> Operato
     def features(states: np.ndarray) -> np.ndarray:
         return np.asarray(_kernel(settings["kernel"], states, centres, settings["width"]) @ projection)
 
-    return learn_operator(
-        trajectories,
-        features,
-        scaling,
-        lags=lags,
-        held_out=settings["held_out"],
-        penalty=settings["ridge"],
-        relift=settings["relift"],
-    )
+    return learn_operator(trajectories, features, scaling, settings)
 
 
 reconstructor = Reconstructor(
@@ -79,10 +71,7 @@ reconstructor = Reconstructor(
         Setting("width", "float", 2.0, "length scale of the kernel, in spreads", 0.05, 50.0),
         Setting("centres", "int", 500, "samples that span the space, at most half of those learnt from", 2, 4000),
         Setting("rank", "int", 150, "principal components that are kept", 1, 2000),
-        Setting("lags", "int", 1, "delayed samples that are one state", 1, 64),
-        Setting("ridge", "float", 1e-10, "penalty on squared coefficients", 0.0, 1e3),
-        Setting("held_out", "float", 0.25, "share of the samples that only verifies", 0.05, 0.5),
-        Setting("relift", "bool", True, "whether features are computed anew from each forecast sample"),
+        *OPERATOR_SETTINGS,
     ),
     learn=_learn,
 )

@@ -191,7 +191,7 @@ def start(
             budget=options.budget,
             memory_budget=options.memory_budget,
             checkpoints=options.checkpoints,
-            thumbnails=options.thumbnails,
+            thumbnails=options.thumbnails and rank == 0,
             models=models,
             config=facts,
         )

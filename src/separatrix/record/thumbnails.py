@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from separatrix.record.sightings import Found
-from separatrix.runs.thumbnails import FILE, thumbnail_header, thumbnail_records
+from separatrix.runs.thumbnails import FILE, mended_thumbnails, thumbnail_header, thumbnail_records
 
 _SIDE = 32
 _LEAST_SIDE = 6
@@ -19,7 +19,7 @@ _CHANNELS = (1, 3)
 
 
 class Thumbnails:
-    """Writes an image of each example when it is first seen, of the first twenty thousand.
+    """Writes an image of each example when it is first seen, of the first twenty thousand; all have the first's size.
 
     Images are floating or byte tensors of a batch of shape (example, channel, height, width) with one or three
     channels, or (example, height, width), or rows that fill a square; each is scaled by its own extremes.
@@ -27,8 +27,7 @@ class Thumbnails:
 
     def __init__(self, run: Path) -> None:
         self._path = run / FILE
-        self._seen: set[int] = set()
-        self._shape: tuple[int, int, int] | None = None
+        self._shape, self._seen = mended_thumbnails(run)
         self.sees_images = False
         """Whether any batch had images."""
 
@@ -37,6 +36,7 @@ class Thumbnails:
 
         Raises:
             OSError: the file cannot be written.
+            ValueError: images have another number of channels than those before.
         """
         if found.match is None or len(self._seen) >= _MOST_EXAMPLES:
             return
@@ -50,18 +50,12 @@ class Thumbnails:
             return
         self.sees_images = True
         positions = found.positions[new]
-        self._seen.update(positions.tolist())
-        self._append(positions, _shrunk(images[rows][new]))
-
-    def _append(self, positions: np.ndarray, images: np.ndarray) -> None:
-        shape = images.shape[1:]
-        begun = self._path.exists()
-        if self._shape is None:
-            self._shape = shape
-        if shape != self._shape:
-            return
+        pictures = _shrunk(images[rows][new], self._shape)
+        header = b"" if self._shape else thumbnail_header(*pictures.shape[1:])
         with self._path.open("ab") as file:
-            file.write((b"" if begun else thumbnail_header(*shape)) + thumbnail_records(positions, images))
+            file.write(header + thumbnail_records(positions, pictures))
+        self._shape = pictures.shape[1:]
+        self._seen.update(positions.tolist())
 
 
 def _images(tensors: Iterator[torch.Tensor], count: int) -> Iterator[torch.Tensor]:
@@ -82,13 +76,15 @@ def _images(tensors: Iterator[torch.Tensor], count: int) -> Iterator[torch.Tenso
             yield tensor
 
 
-def _shrunk(images: torch.Tensor) -> np.ndarray:
-    """Bytes (example, height, width, channel), at most 32 pixels a side, from black at the least to white."""
-    height, width = images.shape[2:]
+def _shrunk(images: torch.Tensor, shape: tuple[int, int, int] | None) -> np.ndarray:
+    """Bytes (example, height, width, channel) of that shape, or at most 32 pixels a side, from black to white."""
+    channels, height, width = images.shape[1:]
+    if shape is not None and shape[2] != channels:
+        raise ValueError(f"images have {channels} channels, those before had {shape[2]}")
     factor = min(1.0, _SIDE / max(height, width))
-    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    size = shape[:2] if shape else (max(1, round(height * factor)), max(1, round(width * factor)))
     values = images.detach().float().nan_to_num()
-    values = torch.nn.functional.adaptive_avg_pool2d(values, size) if factor < 1.0 else values
+    values = torch.nn.functional.adaptive_avg_pool2d(values, size) if size != (height, width) else values
     low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
     scaled = 255.0 * (values - low) / (high - low).clamp(min=1e-30)
     pixels: np.ndarray = scaled.round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()

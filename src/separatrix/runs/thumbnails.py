@@ -52,6 +52,23 @@ def thumbnails(run: Path) -> Mapping[int, Images]:
     return {int(at): record[4:].reshape(shape) for at, record in zip(positions, records, strict=True)}
 
 
+def mended_thumbnails(run: Path) -> tuple[tuple[int, int, int] | None, set[int]]:
+    """Size and positions of the images that a resumed run holds, after what a kill cut off is cut off the file.
+
+    A file that is no such one is removed; then there is no size.
+    """
+    found = thumbnails(run)
+    path = run / FILE
+    if not found:
+        path.unlink(missing_ok=True)
+        return None, set()
+    shape = next(iter(found.values())).shape
+    with path.open("rb+") as file:
+        header = len(file.readline(_LONGEST_HEADER))
+        file.truncate(header + len(found) * (4 + int(np.prod(shape))))
+    return (shape[0], shape[1], shape[2]), set(found)
+
+
 def _shape(line: bytes) -> tuple[int, int, int] | None:
     try:
         facts = json.loads(line)

@@ -14,7 +14,7 @@ from separatrix.systems.lyapunov import Spectrum, lyapunov_spectrum
 from separatrix.systems.measures import dominant_period, histogram_distance, permutation_entropy, power_spectrum
 from separatrix.systems.recording import write
 from separatrix.systems.sections import Section, crossings
-from separatrix.systems.simulation import simulate
+from separatrix.systems.simulation import interval_of, simulate
 from separatrix.systems.stochastic import simulate_stochastic
 from separatrix.systems.system import Facts, System
 from separatrix.systems.trajectory import Trajectory
@@ -34,6 +34,7 @@ __all__ = [
     "dominant_period",
     "find_system",
     "histogram_distance",
+    "interval_of",
     "kaplan_yorke",
     "lorenz96",
     "lyapunov_spectrum",

@@ -13,8 +13,7 @@ import numpy as np
 from separatrix.reconstruct import find_reconstructor, trajectories
 from separatrix.reconstruct.scores import power_spectrum_distance, smape, state_space_divergence, valid_times
 from separatrix.runs.errors import SeparatrixError
-from separatrix.systems import find_system, simulate
-from separatrix.systems.simulation import interval_of
+from separatrix.systems import find_system, interval_of, simulate
 
 LYAPUNOV_TIMES = 12.0
 """How far ahead forecasts go."""
