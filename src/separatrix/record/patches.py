@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional
 import torch.nn.utils.clip_grad
+from torch import is_grad_enabled
 from torch.amp.grad_scaler import GradScaler
+from torch.compiler import is_compiling
 from torch.nn.modules import module as nn_module
 from torch.optim import optimizer as optim_module
 
@@ -135,7 +137,7 @@ def _backward(session: Session) -> Callable[..., Any]:
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def backward(tensors: Any, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling() or clock.resting or hears(tensors) or not training.listens():
+            if is_compiling() or clock.resting or hears(tensors) or not training.listens():
                 return original(tensors, *args, **kwargs)
             tensors = _kept(tensors)
             marks = session.backwards.before_backward(tensors, args[0] if args else kwargs.get("grad_tensors"))
@@ -151,7 +153,7 @@ def _backward(session: Session) -> Callable[..., Any]:
 def _grad(session: Session) -> Callable[..., Any]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def grad(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            if not torch.compiler.is_compiling() and session.training.listens() and not session.training.resting:
+            if not is_compiling() and session.training.listens() and not session.training.resting:
                 outputs, inputs = _kept(outputs), _kept(inputs)
                 session.backwards.on_grad(outputs, inputs)
                 result = original(outputs, inputs, *args, **kwargs)
@@ -170,7 +172,7 @@ def _zero_grad(session: Session) -> Callable[..., Any]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def zero_grad(owner: Any, *args: Any, **kwargs: Any) -> Any:
             result = original(owner, *args, **kwargs)
-            if not (torch.compiler.is_compiling() or lane.idle or clock.resting):
+            if not (is_compiling() or lane.idle or clock.resting):
                 session.on_zero_grad(owner)
             return result
 
@@ -180,16 +182,17 @@ def _zero_grad(session: Session) -> Callable[..., Any]:
 
 
 def _loss(session: Session, kind: str) -> Callable[..., Any]:
-    lane, evaluations, examples = session.lane, session.training.evaluations, session.examples
+    lane, clock, evaluations, examples = session.lane, session.clock, session.training.evaluations, session.examples
 
     def make(original: Callable[..., Any]) -> Any:
         def loss(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
-            if torch.compiler.is_compiling():
+            if is_compiling():
                 return result
-            if examples is not None and torch.is_grad_enabled():
+            training = is_grad_enabled()
+            if examples is not None and training:
                 examples.on_loss(kind, args, kwargs, result)
-            if lane.open and torch.is_grad_enabled():
+            if training and (clock.resting or lane.open):
                 if args:
                     evaluations.note_outputs(args[0])
             elif session.calls.hears_losses():
@@ -209,7 +212,7 @@ def _after(listener: Callable[..., None]) -> Callable[..., Any]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             result = original(*args, **kwargs)
-            if not torch.compiler.is_compiling():
+            if not is_compiling():
                 listener(result, *args, **kwargs)
             return result
 
@@ -223,7 +226,7 @@ def _before(listener: Callable[..., None]) -> Callable[..., Any]:
 
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
-            if not torch.compiler.is_compiling():
+            if not is_compiling():
                 listener(*args, **kwargs)
             return original(*args, **kwargs)
 
@@ -235,7 +238,7 @@ def _before(listener: Callable[..., None]) -> Callable[..., Any]:
 def _scaler_step(session: Session) -> Callable[..., Any]:
     def make(original: Callable[..., Any]) -> Callable[..., Any]:
         def step(scaler: GradScaler, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
-            if torch.compiler.is_compiling():
+            if is_compiling():
                 return original(scaler, optimizer, *args, **kwargs)
             done = session.steps_of(optimizer)
             result = original(scaler, optimizer, *args, **kwargs)

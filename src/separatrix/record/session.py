@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from torch.compiler import is_compiling
 
 from separatrix.record import patches
 from separatrix.record.backwards import Backwards
@@ -102,7 +103,8 @@ class Session(Listener):
                 self.observer.hooks.wait(self.training.before_forward)
             self.budget.exclude(time.perf_counter() - begin)
             self.journal.forget_time()
-            self.training.prepare()
+            if not self.clock.resting:
+                self.training.prepare()
 
     @guarded
     def _finish(self) -> None:
@@ -139,7 +141,7 @@ class Session(Listener):
 
     def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer is about to step."""
-        if torch.compiler.is_compiling() or self.clock.resting or self.lane.before_step(optimizer, args, kwargs):
+        if is_compiling() or self.clock.resting or self.lane.before_step(optimizer, args, kwargs):
             return
         if not self.lane.inside_step() and self.training.listens():
             self._before_step(optimizer, args, kwargs)
@@ -178,10 +180,11 @@ class Session(Listener):
     def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer has stepped."""
         del args, kwargs
-        if torch.compiler.is_compiling():
+        if is_compiling():
             return
         if self.clock.resting:
-            self._rest(optimizer)
+            if not self.clock.passes(optimizer):
+                self._rest(optimizer)
             return
         try:
             if self.lane.after_step(optimizer):
