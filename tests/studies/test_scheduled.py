@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.steer.schedules import linear, wsd
-from separatrix.studies._scheduled import CharacterModel, Problem, Sweep, characters, gradient_norms, mean_loss, sweep
+from separatrix.studies._character_transformer import FusedCharacterTransformer
+from separatrix.studies._scheduled import Problem, Sweep, characters, gradient_norms, mean_loss, sweep
 
 STEPS = 6
 FACTORS = {"linear": linear(STEPS).values(), "wsd": wsd(STEPS, warmup=1).values()}
@@ -69,7 +70,7 @@ def test_the_best_rate_is_that_of_a_parabola() -> None:
 
 def test_the_character_model_sees_no_character_to_come() -> None:
     torch.manual_seed(0)
-    model = CharacterModel(8, 6)
+    model = FusedCharacterTransformer(8, 6)
     nn.init.normal_(model.output)
     tokens = torch.randint(90, (2, 6), generator=torch.Generator().manual_seed(1))
     changed = tokens.clone()

@@ -1,4 +1,4 @@
-"""A small causal transformer over the characters of Python's library, for studies of optimizers."""
+"""Small causal transformers over the characters of Python's library: of linear layers, and of few tensors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Block(nn.Module):
 
 
 class CharacterTransformer(nn.Module):
-    """`layers` blocks between an embedding with positions and an output matrix of its own.
+    """`layers` blocks of linear layers, which optimizers of matrices find, and root-mean-square norms without gains.
 
     Weights are drawn from `generator` with variance 1 / fan-in, those that end a branch divided by the root of twice
     the number of layers; the embedding has variance 1, positions start at zero.
@@ -71,6 +71,39 @@ class CharacterTransformer(nn.Module):
             stream = block(stream)
         logits: Tensor = self.output(functional.rms_norm(stream, stream.shape[-1:]))
         return logits
+
+
+class FusedCharacterTransformer(nn.Module):
+    """`layers` blocks of few tensors for ensembles: queries, keys and values in one, layer norms and GELU nets.
+
+    Weights come from the global generator with variance 1 / fan-in, positions with 1 / width; symbols of variance 1 are
+    divided by the root of the width where they enter, and outputs start at zero.
+    """
+
+    def __init__(self, width: int, length: int, layers: int = 1, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.symbols = nn.Embedding(len(VOCABULARY), width)
+        self.places = nn.Parameter(torch.randn(length, width) / math.sqrt(width))
+        shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
+        self.weights = nn.ParameterList(
+            torch.randn(shape) / math.sqrt(shape[1]) for _ in range(layers) for shape in shapes
+        )
+        self.output = nn.Parameter(torch.zeros(len(VOCABULARY), width))
+
+    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length symbols"]:
+        """Logits of the character after each."""
+        stream = self.symbols(tokens) / math.sqrt(len(self.output[0])) + self.places
+        batch, length, width = stream.shape
+        for layer in range(0, len(self.weights), 4):
+            attend, merge, up, down = (self.weights[layer + part] for part in range(4))
+            parts = functional.linear(functional.layer_norm(stream, (width,)), attend)
+            query, key, value = parts.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+            stream = stream + functional.linear(mixed.transpose(1, 2).reshape(batch, length, width), merge)
+            hidden = functional.gelu(functional.linear(functional.layer_norm(stream, (width,)), up))
+            stream = stream + functional.linear(hidden, down)
+        return functional.linear(functional.layer_norm(stream, (width,)), self.output)
 
 
 def loss_of(model: nn.Module, windows: Int[Tensor, "batch window"]) -> Float[Tensor, ""]:

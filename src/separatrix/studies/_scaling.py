@@ -122,8 +122,10 @@ class Scaling:
         return model, rates, epsilons
 
 
-def losses_by_rate(scaling: Scaling, width: int, rates: Sequence[float], seed: int, draw: Draw, steps: int) -> Tensor:
-    """Losses (rates,) of nets that Adam trains from one start, one at each rate: means over the last quarter of steps.
+def losses_by_rate(
+    scaling: Scaling, width: int, rates: Sequence[float], seed: int, draw: Draw, steps: int, *, last: float = 0.25
+) -> Tensor:
+    """Losses (rates,) of nets that Adam trains from one start, one at each rate: means over the `last` share of steps.
 
     Rates warm up over a tenth of the steps and then fall linearly to zero. All nets see the same batches.
     """
@@ -142,7 +144,7 @@ def losses_by_rate(scaling: Scaling, width: int, rates: Sequence[float], seed: i
     warm = max(1, steps // 10)
     for step in range(1, steps + 1):
         gradients, found = step_of(values, *draw(step))
-        if step > steps - max(1, steps // 4):
+        if step > steps - max(1, int(last * steps)):
             kept.append(found)
         rate = peak * min(step / warm, (steps + 1 - step) / (steps + 1 - warm))
         for name, gradient in gradients.items():

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from separatrix.studies._character_transformer import FusedCharacterTransformer
 from separatrix.tasks import SourceText, ensemble
-from separatrix.tasks.text import VOCABULARY
 
 Draw = Callable[[int, int], tuple[Tensor, Tensor]]
 """Inputs and targets of a step of a seed; equal for all schedules and rates."""
@@ -136,35 +136,6 @@ def gradient_norms(
     return np.array(norms).T
 
 
-class CharacterModel(nn.Module):
-    """A pre-norm causal transformer of one or more blocks over characters, with a GELU net of four times the width."""
-
-    def __init__(self, width: int, length: int, layers: int = 1, heads: int = 2) -> None:
-        super().__init__()
-        self.heads = heads
-        self.symbols = nn.Embedding(len(VOCABULARY), width)
-        self.places = nn.Parameter(torch.randn(length, width) / math.sqrt(width))
-        shapes = [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
-        self.weights = nn.ParameterList(
-            torch.randn(shape) / math.sqrt(shape[1]) for _ in range(layers) for shape in shapes
-        )
-        self.output = nn.Parameter(torch.zeros(len(VOCABULARY), width))
-
-    def forward(self, tokens: Int[Tensor, "batch length"]) -> Float[Tensor, "batch length symbols"]:
-        """Logits of the character after each."""
-        stream = self.symbols(tokens) / math.sqrt(len(self.output[0])) + self.places
-        batch, length, width = stream.shape
-        for layer in range(0, len(self.weights), 4):
-            attend, merge, up, down = (self.weights[layer + part] for part in range(4))
-            parts = functional.linear(functional.layer_norm(stream, (width,)), attend)
-            query, key, value = parts.view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            mixed = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
-            stream = stream + functional.linear(mixed.transpose(1, 2).reshape(batch, length, width), merge)
-            hidden = functional.gelu(functional.linear(functional.layer_norm(stream, (width,)), up))
-            stream = stream + functional.linear(hidden, down)
-        return functional.linear(functional.layer_norm(stream, (width,)), self.output)
-
-
 def characters(width: int, length: int, batch: int, seed: int, *, held_out: int = 64) -> Problem:
     """Next characters of Python's library, judged on windows of text that is not trained on."""
     text = SourceText(length=length)
@@ -174,4 +145,4 @@ def characters(width: int, length: int, batch: int, seed: int, *, held_out: int 
         return windows[:, :-1], windows[:, 1:]
 
     held = text.windows(held_out, torch.Generator().manual_seed(seed), "validation")
-    return Problem("characters", lambda: CharacterModel(width, length), draw, (held[:, :-1], held[:, 1:]))
+    return Problem("characters", lambda: FusedCharacterTransformer(width, length), draw, (held[:, :-1], held[:, 1:]))

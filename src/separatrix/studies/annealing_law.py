@@ -19,7 +19,7 @@ import torch
 
 from separatrix.analysis.forecasting import Curve, Fitted, fit
 from separatrix.steer.schedules import Schedule, constant, cosine, step_decay, wsd
-from separatrix.studies._characters import CharacterModel, State, Text, begin, train
+from separatrix.studies._character_copies import CharacterCopies, State, Text, begin, train
 from separatrix.studies.study import (
     Control,
     Outcome,
@@ -59,7 +59,7 @@ def _schedules(steps: int) -> tuple[np.ndarray, dict[str, Schedule]]:
 def _trained(settings: Settings, steps: int, runs: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Learning rates by schedule, and validation losses (times, runs, schedules)."""
     generator = torch.Generator().manual_seed(seed)
-    model = CharacterModel(settings["width"], _LENGTH)
+    model = CharacterCopies(settings["width"], _LENGTH)
     text = Text(_LENGTH, settings["batch"], seed, held_out=96)
     first, schedules = _schedules(steps)
     every = steps // _VALIDATIONS

@@ -14,7 +14,7 @@ import math
 import torch
 
 from separatrix.probes._attention import smallest_entropy
-from separatrix.studies._transformer import PATCHES, Trained, Transformer, digit_patches, train
+from separatrix.studies._patch_transformer import PATCHES, PatchTransformer, Trained, digit_patches, train
 from separatrix.studies.study import (
     Control,
     Outcome,
@@ -112,7 +112,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     rate = settings["rate_times_width"] / width
 
     def run(spectral: bool, rates: tuple[float, ...], plain: bool = False) -> _Ending:
-        model = Transformer(width, 2, 2, PATCHES, 10, features=4, normalised=not plain, spectral=spectral)
+        model = PatchTransformer(width, 2, 2, PATCHES, 10, features=4, normalised=not plain, spectral=spectral)
         own = torch.Generator().manual_seed(seed)
         parameters = model.initial(seeds, own)
         parameters = {name: part.repeat(len(rates), *[1] * (part.dim() - 1)) for name, part in parameters.items()}

@@ -14,7 +14,7 @@ import math
 
 import torch
 
-from separatrix.studies._transformer import PATCHES, Trained, Transformer, digit_patches, train
+from separatrix.studies._patch_transformer import PATCHES, PatchTransformer, Trained, digit_patches, train
 from separatrix.studies.study import (
     Control,
     Outcome,
@@ -41,7 +41,7 @@ def _train(
 ) -> Trained:
     """All rates (r,), `seeds` nets each: the copies of a rate are neighbours."""
     images, _ = digit_patches(seed)
-    model = Transformer(width, _HEADS, 2, PATCHES, 10, features=4, qk_norm=qk_norm)
+    model = PatchTransformer(width, _HEADS, 2, PATCHES, 10, features=4, qk_norm=qk_norm)
     generator = torch.Generator().manual_seed(seed)
     parameters = model.initial(seeds, generator)
     parameters = {name: part.repeat(len(rates), *[1] * (part.dim() - 1)) for name, part in parameters.items()}

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from separatrix.studies._transformer import Parameters, Transformer, train
+from separatrix.studies._patch_transformer import Parameters, PatchTransformer, train
 
-MODEL = Transformer(width=8, heads=2, layers=2, length=5, outputs=3, features=4)
+MODEL = PatchTransformer(width=8, heads=2, layers=2, length=5, outputs=3, features=4)
 COPIES, EXAMPLES = 3, 6
 
 
-def _alone(model: Transformer, parameters: Parameters, copy: int, inputs: torch.Tensor) -> torch.Tensor:
+def _alone(model: PatchTransformer, parameters: Parameters, copy: int, inputs: torch.Tensor) -> torch.Tensor:
     def norm(signal: torch.Tensor) -> torch.Tensor:
         return functional.layer_norm(signal, signal.shape[-1:])
 

@@ -1,4 +1,4 @@
-"""Small causal transformers over characters of real text, many copies at once, for studies of learning rates."""
+"""Small causal transformers over characters of real text, many copies at once, that branch and train on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EPSILON = 1e-8
 
 
 @dataclasses.dataclass(frozen=True)
-class CharacterModel:
+class CharacterCopies:
     """A pre-norm transformer of `layers` blocks with learnt positions and a ReLU net of four times the width."""
 
     width: int
@@ -98,7 +98,7 @@ class State:
         return State(self.parameters[chosen], self.first[chosen], self.second[chosen], self.step)
 
 
-def begin(model: CharacterModel, copies: int, generator: torch.Generator) -> State:
+def begin(model: CharacterCopies, copies: int, generator: torch.Generator) -> State:
     """Copies before training."""
     parameters = model.initial(copies, generator)
     return State(parameters, torch.zeros_like(parameters), torch.zeros_like(parameters))
@@ -129,7 +129,7 @@ class Text:
 
 
 def train(
-    model: CharacterModel,
+    model: CharacterCopies,
     state: State,
     rates: Tensor,
     text: Text,

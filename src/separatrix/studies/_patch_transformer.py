@@ -1,4 +1,4 @@
-"""Small transformers, many copies at once, for studies of their stability: every tensor has the copies first."""
+"""Small transformers over the patches of images, many copies at once: every tensor has the copies first."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def digit_patches(seed: int) -> tuple[Images, Images]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Transformer:
+class PatchTransformer:
     """A transformer of `layers` blocks with `heads` heads of attention and a ReLU net of four times the width.
 
     Inputs are `length` patches of `features` numbers, outputs come from the mean over positions. `normalised` puts a
@@ -134,7 +134,7 @@ class Trained:
 
 
 def train(
-    model: Transformer,
+    model: PatchTransformer,
     parameters: Parameters,
     rates: torch.Tensor,
     draw: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
