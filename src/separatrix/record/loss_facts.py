@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from separatrix.record.sightings import same_memory
 from separatrix.runs.probe import LossView
 from separatrix.runs.writer import RunWriter
 
@@ -22,28 +23,49 @@ class LossFacts:
     def __init__(self, writer: RunWriter) -> None:
         self._writer = writer
         self._facts: dict[str, dict[str, Any]] = {}
+        self._step = 0
+        self._calls: list[tuple[str, torch.Tensor, torch.Tensor]] = []
 
-    def note(self, view: LossView) -> None:
-        """Look at a call, unless enough of its kind were seen; `view` is left as it is."""
+    def note(self, view: LossView, step: int) -> None:
+        """Look at a call in a step, unless enough of its kind were seen; `view` is left as it is."""
         known = self._facts.get(view.kind)
         if (known is not None and known["calls"] >= _VIEWS) or (known is None and len(self._facts) >= _MOST_KINDS):
+            self._calls.clear()
             return
         outputs, targets = view.outputs, view.targets
         facts = {
             "name": view.kind,
             "reduction": str(view.options.get("reduction", "mean")),
             "weighted": view.options.get("weight") is not None or view.options.get("pos_weight") is not None,
+            "label_smoothing": float(view.options.get("label_smoothing", 0.0)),
             "outputs": list(outputs.shape),
             "targets": list(targets.shape),
             "target_dtype": str(targets.dtype).removeprefix("torch."),
             "calls": 1 if known is None else known["calls"] + 1,
             "broadcast": _spreads_out(outputs, targets) or (known is not None and known["broadcast"]),
+            "mixed_targets": self._meets_others(view, step) or (known is not None and known["mixed_targets"]),
         } | _of_targets(targets, known)
         self._facts[view.kind] = facts if known is None else known | {k: facts[k] for k in facts if k not in _FIRST}
         self._writer.meta("losses", list(self._facts.values()))
 
+    def _meets_others(self, view: LossView, step: int) -> bool:
+        """Whether the same outputs met other targets in an earlier call of the kind in this step.
 
-_FIRST = ("name", "reduction", "weighted", "outputs", "targets", "target_dtype")
+        Calls are kept until the next step, so that no other tensor takes the place of one in memory.
+        """
+        if step != self._step:
+            self._step = step
+            self._calls.clear()
+        outputs, targets = view.outputs.detach(), view.targets.detach()
+        met = any(
+            kind == view.kind and same_memory(earlier, outputs) and not same_memory(others, targets)
+            for kind, earlier, others in self._calls
+        )
+        self._calls.append((view.kind, outputs, targets))
+        return met
+
+
+_FIRST = ("name", "reduction", "weighted", "label_smoothing", "outputs", "targets", "target_dtype")
 
 
 def _spreads_out(outputs: torch.Tensor, targets: torch.Tensor) -> bool:

@@ -181,7 +181,7 @@ class Observer:
         self._loss_views += 1
         self._seen.add(Moment.LOSS)
         with Stopwatch() as watch:
-            self._loss_facts.note(view)
+            self._loss_facts.note(view, self._step)
             self.sampler.look(Moment.LOSS, view, self._step)
         self.sampler.add_cost("loss", watch.seconds)
 

@@ -16,6 +16,7 @@ from torch import is_grad_enabled
 from torch.amp.grad_scaler import GradScaler
 from torch.compiler import is_compiling
 from torch.nn.modules import module as nn_module
+from torch.optim import lr_scheduler
 from torch.optim import optimizer as optim_module
 
 from separatrix.record.losses import WATCHED
@@ -312,6 +313,7 @@ def _listen(patches: Patches, session: Session) -> None:
         patches.reroute(torch.nn.functional, kind, _loss(session, kind))
     patches.wrap(optim_module.Optimizer, "__init__", _after(session.on_optimizer))
     patches.wrap(optim_module.Optimizer, "zero_grad", _zero_grad(session))
+    patches.wrap(lr_scheduler.LRScheduler, "step", _after(session.schedules.on_step))
     patches.wrap(nn_module.Module, "zero_grad", _zero_grad(session))
     patches.wrap(torch.nn.utils.clip_grad, "_clip_grads_with_norm_", _before(session.calls.on_clip))
     patches.wrap(GradScaler, "scale", _after(session.calls.on_scale))

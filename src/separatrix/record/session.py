@@ -17,6 +17,7 @@ from separatrix.record.calls import Calls
 from separatrix.record.examples import Examples
 from separatrix.record.guard import guarded
 from separatrix.record.scaling import fused_factor, fused_skip
+from separatrix.record.schedules import Schedules
 from separatrix.record.tracks import BARE
 from separatrix.record.training import Listener, Training
 
@@ -34,6 +35,7 @@ class Session(Listener):
         super().__init__(training)
         self.backwards = Backwards(training)
         self.calls = Calls(training)
+        self.schedules = Schedules(training)
         self.examples = Examples(training, training.example_probes) if training.example_probes else None
         self.lane = training.lane
         self._patches: patches.Patches | None = None
@@ -110,6 +112,7 @@ class Session(Listener):
     def _finish(self) -> None:
         self.training.finish_bare_step()
         self.training.evaluations.close(self.step)
+        self.schedules.conclude()
         self.training.record_norms(self.observer.conclude(self.step))
 
     @guarded

@@ -104,11 +104,21 @@ class Run:
     def losses(self) -> tuple[Mapping[str, Any], ...]:
         """What the first calls of each kind of loss function in training showed, in the order they were heard.
 
-        `name` (torch's functional name), `reduction`, `weighted`, shapes of `outputs` and `targets`, `target_dtype`,
-        `broadcast` (whether the shapes multiply one another), `target_range`, and `target_values` where these are few
-        whole numbers, else None.
+        `name` (torch's functional name), `reduction`, `weighted`, `label_smoothing`, shapes of `outputs` and `targets`,
+        `target_dtype`, `broadcast` (whether the shapes multiply one another), `mixed_targets` (whether the same outputs
+        met several targets in one step, as in mixup), `target_range`, and `target_values` where these are few whole
+        numbers, else None.
         """
         return tuple(self.meta.get("losses", ()))
+
+    @property
+    def schedulers(self) -> tuple[Mapping[str, Any], ...]:
+        """Learning-rate schedulers of torch, in the order they were made; empty if none was heard.
+
+        `name` (the class), `length` (after how many of its own steps it is through, None where it has no end) and
+        `steps` (how many it has taken).
+        """
+        return tuple(self.meta.get("schedulers", ()))
 
     @property
     def segments(self) -> tuple[Segment, ...]:

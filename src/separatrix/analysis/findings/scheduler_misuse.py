@@ -1,6 +1,10 @@
 """A learning-rate schedule that does what nobody would want: most often one stepped in batches but meant in epochs.
 
-Looked at relative to the highest learning rate of the run:
+*Unfinished*, from what torch's schedulers say of themselves: one that was made for half to twice as many steps as the
+optimizer took has itself taken a tenth of its length at most. Its length is in batches, it is stepped once an epoch; an
+epoch of ten batches or more is needed for that. Schedules longer than that belong to runs that were cut short.
+
+The rest is looked at relative to the highest learning rate of the run:
 
 - *collapse*: for at least half of the steps, all of them at the end, the rate is below a hundredth of its peak, while
   the loss is still above a tenth of its start. Decay that is spread over the run stays above: a cosine to zero spends
@@ -32,6 +36,8 @@ from separatrix.analysis.trends import Floats, Track, number
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _FEWEST = 40
+_SAME_UNIT = 2.0
+_BARELY = 0.1
 _COLLAPSED = 0.01
 _COLLAPSED_SHARE = 0.5
 _COLLAPSED_FROM = 0.05
@@ -64,9 +70,15 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     if rate is None or len(rate) < _FEWEST:
         return NotAssessed(rule.code, (f"learning_rate over at least {_FEWEST} steps",))
     peak = float(rate.values.max())
-    if peak <= 0 or rate.values.min() == peak:
+    if peak <= 0:
         return []
-    candidates = (_collapse(rate, peak, loss), _rise(rate, peak), _warm_up(rate), _jump(rate, loss))
+    candidates = (
+        _unfinished(run, rate),
+        _collapse(rate, peak, loss),
+        _rise(rate, peak),
+        _warm_up(rate),
+        _jump(rate, loss),
+    )
     found = next((misuse for misuse in candidates if misuse is not None), None)
     if found is None:
         return []
@@ -88,6 +100,24 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             source=rule.source,
         )
     ]
+
+
+def _unfinished(run: Run, rate: Track) -> _Misuse | None:
+    count = int(rate.steps[-1])
+    for facts in run.schedulers:
+        length, steps = facts["length"], int(facts["steps"])
+        if length and count / _SAME_UNIT <= length <= count * _SAME_UNIT and steps <= _BARELY * length:
+            low, high = float(rate.values.min()), float(rate.values.max())
+            return _Misuse(
+                "unfinished",
+                int(rate.steps[0]),
+                f"{facts['name']} was made for {length} steps and has taken {steps}, while the optimizer took {count}:"
+                f" the learning rate stayed between {number(low)} and {number(high)}.",
+                f"Call scheduler.step() after each of the {count} steps of the optimizer, or give the schedule its"
+                " length in epochs.",
+                0.95,
+            )
+    return None
 
 
 def _collapse(rate: Track, peak: float, loss: Progress | None) -> _Misuse | None:
