@@ -248,6 +248,56 @@ def test_wrong_labels_are_a_group_of_their_own_and_hard_examples_a_tail(tmp_path
     assert found("label-noise", margins(tmp_path / "c", 5 - rng.exponential(3, 600))) == ()
 
 
+@pytest.mark.parametrize(("wrong_share", "memorised"), [(0.2, False), (0.2, True), (0.0, False), (0.0, True)])
+def test_wrong_labels_count_before_they_are_learnt_by_heart(
+    wrong_share: float, memorised: bool, tmp_path: Path
+) -> None:
+    """Logits of a net that is sure of the true class in the first epochs, and of the assigned one in the later ones."""
+    rng = RNG(9)
+    wrong = rng.random(400) < wrong_share
+    rows = []
+    for epoch in range(40):
+        level = 3.0 if memorised and epoch >= 8 else np.where(wrong, -3.0, 3.0)
+        rows.append(rng.normal(level, 1.0, 400))
+    edges = np.array(rows)
+    # Of two classes, the loss is that of the margin.
+    vectors: Vectors = {
+        name: ("example", {str(i): column for i, column in enumerate(table.T.tolist())})
+        for name, table in (("example_margin", edges), ("example_loss", np.logaddexp(0.0, -edges)))
+    }
+    plain = losses(outputs=(32, 2), weighted=False, label_smoothing=0.0)
+    run = run_of(tmp_path / "run", {"loss": FALLING}, vectors, {"losses": plain})
+    findings = found("label-noise", run)
+    assert len(findings) == (1 if wrong_share else 0)
+    for finding in findings:
+        assert finding.evidence["share"] == pytest.approx(wrong_share, abs=0.06)
+        assert finding.evidence["at_least"] < wrong_share
+        assert all(wrong[int(label)] for label in finding.evidence["labels"])
+
+
+def test_classes_that_overlap_are_no_wrong_labels(tmp_path: Path) -> None:
+    """The best answer is wrong in 30 % of the examples, by margins that know it."""
+    rng = RNG(10)
+    logits = rng.normal(0.0, 1.2, 1000)
+    label = np.where(rng.random(1000) < 1 / (1 + np.exp(-logits)), 1.0, -1.0)
+    edges = label * logits + rng.normal(0.0, 0.05, (8, 1000))
+    vectors: Vectors = {
+        name: ("example", {str(i): column for i, column in enumerate(table.T.tolist())})
+        for name, table in (("example_margin", edges), ("example_loss", np.logaddexp(0.0, -edges)))
+    }
+    assert (edges[0] < 0).mean() > 0.25
+    plain = losses(outputs=(32, 2), weighted=False, label_smoothing=0.0)
+    assert found("label-noise", run_of(tmp_path / "run", {"loss": FALLING}, vectors, {"losses": plain})) == ()
+
+
+def test_targets_that_are_mixed_explain_why_training_lags(tmp_path: Path) -> None:
+    scalars = {"loss": [1.4] * 200, "accuracy": [0.65] * 200, "batch_size": [32.0] * 200}
+    scalars |= {"eval_loss": [0.5] * 200, "eval_accuracy": [0.9] * 200}
+    for mixed in (False, True):
+        run = run_of(tmp_path / str(mixed), scalars, meta={"losses": losses(mixed_targets=mixed)})
+        assert bool(found("label-noise", run)) is not mixed
+
+
 def test_a_model_better_on_evaluation_than_on_training_points_to_wrong_labels(tmp_path: Path) -> None:
     def run(name: str, accuracy: float, loss: float, effect: str = "") -> Run:
         scalars = {"loss": [loss] * 200, "accuracy": [accuracy] * 200, "batch_size": [32.0] * 200}

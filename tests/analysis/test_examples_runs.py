@@ -13,6 +13,7 @@ from tests.analysis.synthetic import run_of
 
 from separatrix.analysis.examples import (
     ExamplesError,
+    Mislabeled,
     area_under_margin,
     data_map,
     forgetting,
@@ -122,6 +123,17 @@ def test_probabilities_of_planted_wrong_labels_are_calibrated(share: float, sepa
     assert (np.diff(found.probability[suspected]) <= 0).all()
     other = reliability(found.probability, np.random.default_rng(0).permutation(wrong))
     assert other.brier > other.brier_of_base_rate
+
+
+@pytest.mark.parametrize(("disagreeing", "anchors"), [(1, 40), (13, 390), (30, 60)])
+def test_the_least_noise_rate_is_a_quantile_of_jeffreys_posterior(disagreeing: int, anchors: int) -> None:
+    found = Mislabeled(0.0, np.empty(0), anchors, disagreeing)
+    rates = (np.arange(1_000_000) + 0.5) / 1e6
+    logs = (disagreeing - 0.5) * np.log(rates) + (anchors - disagreeing - 0.5) * np.log1p(-rates)
+    mass = np.cumsum(np.exp(logs - logs.max()))
+    for level in (0.99, 0.5):
+        expected = rates[np.searchsorted(mass, (1 - level) * mass[-1])]
+        assert found.at_least(level) == pytest.approx(expected, abs=2e-5)
 
 
 def test_clean_labels_are_not_suspected() -> None:

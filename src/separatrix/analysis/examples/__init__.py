@@ -22,7 +22,14 @@ from separatrix.analysis.examples.margins import (
     run_area_under_margin,
     threshold_examples,
 )
-from separatrix.analysis.examples.mislabeled import Mislabeled, Reliability, mislabeled, reliability, run_mislabeled
+from separatrix.analysis.examples.mislabeled import (
+    Mislabeled,
+    Reliability,
+    early_margins,
+    mislabeled,
+    reliability,
+    run_mislabeled,
+)
 from separatrix.analysis.examples.opposing import (
     OpposingGroups,
     alternation,
@@ -61,6 +68,7 @@ __all__ = [
     "below_threshold",
     "confusion",
     "data_map",
+    "early_margins",
     "error_norms",
     "forgetting",
     "group_changes",

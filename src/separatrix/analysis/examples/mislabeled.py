@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Bool, Float, Int
 
 from separatrix.analysis.examples.errors import ExamplesError
@@ -45,10 +46,20 @@ _HALVINGS = 100
 
 @dataclasses.dataclass(frozen=True)
 class Mislabeled:
-    """`noise_rate` is the share of wrong labels, `probability` that of each example, NaN for one never seen."""
+    """`noise_rate` is the share of wrong labels, `probability` that of each example, NaN for one never seen.
+
+    The rate rests on `anchors` examples, of which `disagreeing` were answered with another class than their label.
+    """
 
     noise_rate: float
     probability: Float[np.ndarray, " examples"]
+    anchors: int
+    disagreeing: int
+
+    def at_least(self, level: float = 0.99) -> float:
+        """The noise rate that is exceeded with this probability: lower end of Jeffreys' interval of the anchors."""
+        wrong, right = self.disagreeing, self.anchors - self.disagreeing
+        return float(scipy.stats.beta.ppf(1.0 - level, wrong + 0.5, right + 0.5))
 
     def suspected(self, at_least: float = 0.5) -> Int[np.ndarray, " chosen"]:
         """The examples of at least this probability, the most probable first; ties go by position."""
@@ -76,9 +87,21 @@ def mislabeled(
             f"losses {losses.shape} and margins {edges.shape}: give both for the same epochs and examples"
         )
     first = _first_learnt(edges)
-    rate = _noise_rate(losses[first : first + ANCHOR_ROWS], edges[first : first + ANCHOR_ROWS])
-    early = mean_seen(edges[first : first + MARGIN_ROWS])
-    return Mislabeled(rate, _with_mean(np.where(np.isnan(early), mean_seen(edges), early), rate))
+    count, wrong = _anchors(losses[first : first + ANCHOR_ROWS], edges[first : first + ANCHOR_ROWS])
+    rate = (wrong + 0.5) / (count + 1.0)
+    early = early_margins(edges)
+    return Mislabeled(rate, _with_mean(np.where(np.isnan(early), mean_seen(edges), early), rate), count, wrong)
+
+
+def early_margins(margin: Float[np.ndarray, " epochs examples"]) -> Float[np.ndarray, " examples"]:
+    """Mean margin of each example over the first MARGIN_ROWS learnt rows, before labels are memorised; NaN if unseen.
+
+    Raises:
+        ExamplesError: the margins are no table of epochs and examples.
+    """
+    edges = table(margin, "margins")
+    first = _first_learnt(edges)
+    return mean_seen(edges[first : first + MARGIN_ROWS])
 
 
 def run_mislabeled(run: Run) -> Mislabeled:
@@ -100,7 +123,10 @@ def _first_learnt(edges: Float[np.ndarray, " epochs examples"]) -> int:
     return int(np.argmax((right >= HALF_LEARNT * right.max()) & (gain <= SETTLED * right)))
 
 
-def _noise_rate(losses: Float[np.ndarray, " rows examples"], edges: Float[np.ndarray, " rows examples"]) -> float:
+def _anchors(
+    losses: Float[np.ndarray, " rows examples"], edges: Float[np.ndarray, " rows examples"]
+) -> tuple[int, int]:
+    """How many anchors there are, and how many of them disagree with their label."""
     own = np.exp(-losses)
     other = np.exp(-np.maximum(losses + edges, 0.0))  # probability of the likeliest other class
     confidence, preference = mean_seen(np.maximum(own, other)), mean_seen(own - other)
@@ -108,7 +134,7 @@ def _noise_rate(losses: Float[np.ndarray, " rows examples"], edges: Float[np.nda
     if not seen:
         raise ExamplesError("no example was seen in the first rows: pass the rows of whole epochs")
     anchors = np.argsort(-confidence, kind="stable")[: max(1, round(ANCHOR_SHARE * seen))]
-    return (float((preference[anchors] < 0).sum()) + 0.5) / (len(anchors) + 1.0)
+    return len(anchors), int((preference[anchors] < 0).sum())
 
 
 def _with_mean(edges: Float[np.ndarray, " examples"], mean: float) -> Float[np.ndarray, " examples"]:

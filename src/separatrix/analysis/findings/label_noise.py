@@ -1,15 +1,17 @@
 """Some training labels are wrong.
 
 *From the examples*, where their margins were recorded (score of the assigned label minus the largest other): the mean
-margin of each example over the first half of the epochs, before the model can memorise. Wrong labels lose against the
-right ones again and again, so that the means form two groups. It counts when a mixture of two normal distributions,
-fitted by expectation maximisation, has a lower group
+margin of each example over the first learnt epochs, before the model can memorise. Wrong labels lose against the right
+ones again and again, so that the means form two groups. It counts when a mixture of two normal distributions, fitted by
+expectation maximisation, has a lower group
 
 - whose mean is below zero: its labels lose on average,
-- that holds at least 3 % and at most half of the examples: a percent or two are hard examples in any data,
 - apart from the other by Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1² + s2²) of at least 2, the least at which a mixture
-  of two normals shows two peaks: hard but right examples form a tail instead, which fails here,
-- and at most half of which the model had right in those epochs.
+  of two normals shows two peaks: hard but right examples, and those of classes that overlap, form a tail instead,
+- and when labels are wrong where the model is surest. Under a plain cross-entropy that is the noise rate of
+  `separatrix.analysis.examples.mislabeled`, of at least 3 %, and of 1 % at least with a probability of 99 %: a percent
+  or two of most data is hard or wrong (Northcutt et al. 2021). Under other losses (weighted, smoothed, of one answer)
+  the lower group must hold 3 % to half of the examples, at most half of which the model had right.
 
 *From training and evaluation*, where they were not recorded: the model does better on evaluation data, whose labels are
 right, than on the data it is trained on. By at least fifteen points of accuracy (from ten on it is worth knowing),
@@ -22,14 +24,17 @@ too is not seen.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from separatrix.analysis.trends import Floats, Track, listed, number, tracks
+from separatrix.analysis.examples import early_margins, run_mislabeled
+from separatrix.analysis.trends import Floats, Integers, Track, listed, number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _LEAST_SHARE, _MOST_SHARE = 0.03, 0.5
+_SURELY = 0.01
 _APART = 2.0
 _MOST_RIGHT = 0.5
 _FEWEST_EXAMPLES = 50
@@ -42,6 +47,7 @@ _NEAR_BEST = 0.9
 _FEWEST_EVALUATIONS = 3
 _ROUNDS = 200
 _NAMED = 10
+_LIKELIHOODS = ("cross_entropy", "nll_loss")
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -57,53 +63,96 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     return found
 
 
+@dataclasses.dataclass(frozen=True)
+class _Suspects:
+    """How many labels are wrong, and the examples whose labels may be, the likeliest first."""
+
+    share: float
+    examples: Integers
+    confidence: float
+    facts: dict[str, object]
+
+
 def _from_examples(run: Run) -> Sequence[Finding] | None:
     data = run.series("example_margin")
-    epochs = len(data.steps)
-    if list(data.coords) != ["example"] or epochs < _FEWEST_EPOCHS:
+    if list(data.coords) != ["example"] or len(data.steps) < _FEWEST_EPOCHS:
         return None
-    margins = np.asarray(data.values, dtype=np.float64)[: max(_FEWEST_EPOCHS, epochs // 2)]
-    seen = np.isfinite(margins).sum(axis=0) > 0
-    if seen.sum() < _FEWEST_EXAMPLES:
+    margins = np.asarray(data.values, dtype=np.float64)
+    means = early_margins(np.where(np.isfinite(margins), margins, np.nan))
+    seen = np.flatnonzero(np.isfinite(means))
+    if len(seen) < _FEWEST_EXAMPLES:
         return None
-    with np.errstate(invalid="ignore"):
-        means = np.nanmean(np.where(np.isfinite(margins), margins, np.nan)[:, seen], axis=0)
-        right = np.nanmean(np.where(np.isfinite(margins), margins > 0, np.nan)[:, seen], axis=0)
-    labels = np.array(data.coords["example"])[seen]
-    low, high, deviations, share, chance = two_groups(means)
+    low, high, deviations, share, chance = two_groups(means[seen])
     apart = float(np.sqrt(2.0) * (high - low) / max(float(np.hypot(*deviations)), 1e-12))
-    suspects = chance > 0.5
-    if low >= 0.0 or not _LEAST_SHARE <= share <= _MOST_SHARE or apart < _APART or not suspects.any():
+    if low >= 0.0 or apart < _APART:
         return []
-    if float(right[suspects].mean()) > _MOST_RIGHT:
+    found = _by_anchors(run) if _is_plain(run) else _by_groups(means, margins, seen, share, chance, apart)
+    if found is None or not len(found.examples):
         return []
-    worst = [str(label) for label in labels[np.argsort(means)][:_NAMED]]
+    labels = np.array(data.coords["example"])
+    worst = [str(label) for label in labels[found.examples[:_NAMED]]]
     return [
         Finding(
             code=rule.code,
             severity="warning",
-            confidence=round(float(np.clip(0.7 + 0.1 * (apart - _APART), 0.7, 0.95)), 3),
+            confidence=found.confidence,
             step=int(data.steps[0]),
             summary=(
-                f"About {share:.0%} of the training labels look wrong: over {len(margins)} epochs the margins of"
-                f" {int(suspects.sum())} examples lie about {number(low)}, those of the others about {number(high)}."
+                f"About {found.share:.0%} of the training labels look wrong: before they could be learnt by heart,"
+                f" margins formed a group about {number(low)}, below those of the others about {number(high)};"
+                f" {len(found.examples)} labels are more likely wrong than right."
             ),
             remedy=(
-                f"Look at the labels of {listed(worst, _NAMED)} first, then at all {int(suspects.sum())}; correct or"
+                f"Look at the labels of {listed(worst, _NAMED)} first, then at all {len(found.examples)}; correct or"
                 " drop them, or train with label smoothing, a robust loss or early stopping."
             ),
             evidence={
-                "series": ["example_margin"],
+                "series": ["example_margin", *(["example_loss"] if "at_least" in found.facts else [])],
                 "labels": worst,
                 "how": "margins of examples",
-                "share": share,
+                "share": found.share,
                 "mean_margin_of_suspects": low,
                 "mean_margin_of_others": high,
                 "separation": apart,
+                **found.facts,
             },
             source=rule.source,
         )
     ]
+
+
+def _is_plain(run: Run) -> bool:
+    """Whether the loss of an example is the negative logarithm of its label's probability."""
+    return "example_loss" in run and all(
+        facts["name"] in _LIKELIHOODS
+        and not facts.get("weighted")
+        and facts.get("label_smoothing") == 0.0
+        and not str(facts.get("target_dtype", "")).startswith("float")
+        for facts in run.losses
+    )
+
+
+def _by_anchors(run: Run) -> _Suspects | None:
+    found = run_mislabeled(run)
+    surely = found.at_least()
+    if found.noise_rate < _LEAST_SHARE or surely < _SURELY:
+        return None
+    facts = {"at_least": surely, "anchors": found.anchors, "disagreeing": found.disagreeing}
+    sure = round(float(np.clip(0.7 + 0.25 * surely / _LEAST_SHARE, 0.7, 0.95)), 3)
+    return _Suspects(found.noise_rate, found.suspected(), sure, dict(facts))
+
+
+def _by_groups(
+    means: Floats, margins: Floats, seen: Integers, share: float, chance: Floats, apart: float
+) -> _Suspects | None:
+    suspects = seen[chance > 0.5]
+    if not _LEAST_SHARE <= share <= _MOST_SHARE or not len(suspects):
+        return None
+    early = margins[: max(_FEWEST_EPOCHS, len(margins) // 2), suspects]
+    if float((early[np.isfinite(early)] > 0).mean()) > _MOST_RIGHT:
+        return None
+    sure = round(float(np.clip(0.7 + 0.1 * (apart - _APART), 0.7, 0.95)), 3)
+    return _Suspects(share, suspects[np.argsort(means[suspects])], sure, {})
 
 
 def two_groups(values: Floats) -> tuple[float, float, tuple[float, float], float, Floats]:
@@ -144,9 +193,9 @@ def two_groups(values: Floats) -> tuple[float, float, tuple[float, float], float
     return low, high, deviations, share, chance
 
 
-def _sums_losses(run: Run) -> bool:
-    """Whether snapshots met a loss that is several of one kind, as the two targets of a mixed example are."""
-    return any(e.kind == "unseen" and "more than one" in str(e.data.get("because", "")) for e in run.events)
+def _mixes_targets(run: Run) -> bool:
+    """Whether the same outputs met several targets in one step, as in mixup."""
+    return any(facts.get("mixed_targets") for facts in run.losses)
 
 
 def _from_evaluations(run: Run) -> Sequence[Finding] | None:
@@ -159,7 +208,7 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
     if (
         dropout
         or soft
-        or _sums_losses(run)
+        or _mixes_targets(run)
         or len(better) < _FEWEST_EVALUATIONS
         or len(accuracy) < _FEWEST_EVALUATIONS
         or not len(evaluated)
@@ -227,6 +276,9 @@ rule = FindingRule(
     code="label-noise",
     title="Some training labels are wrong",
     needs=(),
-    source="Pleiss et al. 2020, arXiv:2001.10528; Arpit et al. 2017, arXiv:1706.05394",
+    source=(
+        "Pleiss et al. 2020, arXiv:2001.10528; Arpit et al. 2017, arXiv:1706.05394; Northcutt et al. 2021,"
+        " arXiv:1911.00068"
+    ),
     assess=assess,
 )
