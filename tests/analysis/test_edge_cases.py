@@ -101,6 +101,20 @@ class TestDiverging:
         escaping = -1.0 + np.concatenate([np.zeros(100), np.linspace(0, 1e3, 100)])
         assert judged("diverging", tmp_path / "b", {"loss": escaping}).findings
 
+    def test_a_loss_that_falls_ever_faster_with_weights_out_of_scale_runs_away(self, tmp_path: Path) -> None:
+        def codes(name: str, loss: np.ndarray, size: np.ndarray) -> tuple[str, ...]:
+            weights: Any = {"weight_rms": ("parameter", {"a.weight": size.tolist(), "b.weight": size.tolist()})}
+            meta = {"parameters": [parameter("a.weight"), parameter("b.weight")]}
+            return judged("diverging", tmp_path / name, {"loss": noisy(0, loss, 0.02)}, weights, meta=meta).codes
+
+        time = np.arange(300)
+        growth = np.exp(time / 60)
+        runaway = 2.3 - 0.02 * growth**2 * 10
+        assert codes("a", runaway, 0.1 * growth) == ("diverging",)
+        assert codes("same weights", runaway, 0.1 * np.ones(300)) == ()
+        assert codes("slowing down", 2.3 - 4e3 * (1 - np.exp(-time / 60)), 0.1 * growth) == ()
+        assert codes("a gain that is learnt late", -1.0 / (1 + np.exp((200 - time) / 20)), 0.1 + time / 3000) == ()
+
     def test_the_remedy_carries_the_learning_rate_then_in_force(self, tmp_path: Path) -> None:
         loss = np.concatenate([np.full(50, 1.0), 1.2 ** np.arange(50)])
         rates = np.concatenate([np.full(40, 0.01), np.full(60, 0.25)])

@@ -11,7 +11,8 @@ import pytest
 from tests.analysis.synthetic import parameter, run_of
 
 from separatrix.analysis import Diagnosis, assess, rules
-from separatrix.runs import Finding
+from separatrix.analysis.trends import start, tracks
+from separatrix.runs import Finding, RunWriter, SeriesSpec, open_run
 
 RULES = rules()
 STEPS = 400
@@ -105,6 +106,11 @@ class TestLearningRateTooHigh:
             "lr-too-high", tmp_path / "b", {"loss": calm, "learning_rate": [0.3]}, steps_of(0.05)
         ).findings
 
+    def test_what_is_left_is_measured_from_the_first_loss_and_not_from_the_overshoot(self, tmp_path: Path) -> None:
+        level = np.concatenate([[4.4], np.full(12, 6.5), np.full(STEPS - 13, 3.4)])
+        scalars = {"loss": noisy(level), "learning_rate": [0.4], "batch_size": [16.0]}
+        assert only(judged("lr-too-high", tmp_path, scalars, steps_of(2.0))).evidence["how"] == "stuck"
+
     def test_curvature_far_beyond_the_edge_counts_and_the_edge_does_not(self, tmp_path: Path) -> None:
         for ratio, expected in ((1.2, ()), (8.0, ("lr-too-high",))):
             scalars = {"loss": noisy(np.full(STEPS, 2.2)), "learning_rate": [0.3], "stability_ratio": [ratio] * 8}
@@ -123,6 +129,25 @@ class TestLearningRateTooHigh:
     def test_silent(self, loss: np.ndarray, ratio: float, tmp_path: Path) -> None:
         scalars = {"loss": noisy(loss), "learning_rate": [0.3], "batch_size": [32.0]}
         assert not judged("lr-too-high", tmp_path, scalars, steps_of(ratio)).findings
+
+
+def test_what_comes_after_a_gap_in_the_recording_is_no_beginning(tmp_path: Path) -> None:
+    """A loaded machine: the first loss is known, then none until the loss has halved; nothing overshot."""
+    steps = np.concatenate([[1], 170 + 3 * np.arange(90)])
+    loss = noisy(np.where(steps < 100, 1.1, 0.45))
+    writer = RunWriter(tmp_path / "run")
+    for name, values in {"loss": loss, "learning_rate": [1e-3]}.items():
+        series = writer.series(SeriesSpec(name))
+        for step, value in zip(steps, values, strict=False):
+            writer.scalar(series, int(step), float(value))
+    ratios = writer.series(SeriesSpec("update_ratio", ("parameter",)))
+    writer.vector(ratios, 1, np.array([0.02]), positions=writer.positions("parameter", ["a.weight"]))
+    writer.meta("parameters", [parameter("a.weight")])
+    writer.close()
+    with open_run(tmp_path / "run") as run:
+        (track,) = tracks(run, "loss")
+        assert start(track).tolist() == pytest.approx([loss[0]])
+        assert not assess(run, [RULES["lr-too-high"]]).findings
 
 
 class TestSchedulerMisuse:

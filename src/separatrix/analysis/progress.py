@@ -75,7 +75,7 @@ def progress(run: Run) -> Progress | None:
     noises = np.array([_noise(part) for part in parts])
     errors = noises / np.sqrt([len(part) for part in parts])
     scatter = float((noises / np.maximum(levels, _TINY)).min())
-    return Progress(track, float(start(track.values).mean()), levels, errors, float(noises[-1]), scatter)
+    return Progress(track, float(start(track).mean()), levels, errors, float(noises[-1]), scatter)
 
 
 def _noise(values: Floats) -> float:

@@ -19,6 +19,7 @@ _START_POINTS = 10
 _END_POINTS = 50
 _RECENT = 20
 _BLOWN = 4.0
+_GAP = 10.0
 _GAUSSIAN_MAD = 1.4826
 
 
@@ -102,14 +103,19 @@ def _phases(track: Track, begun: Sequence[int]) -> list[Track]:
     return [Track(track.label, track.steps[a:b], track.values[a:b]) for a, b in zip(cuts, ends, strict=True)]
 
 
-def start(values: Floats) -> Floats:
+def start(loss: Track) -> Floats:
     """The values of a loss that tell where it began: at most ten, and at most a fifth of all.
 
-    A training that blows up at once is cut off where it does: before the first value that exceeds the first one
-    fourfold, and by more than six times the usual factor between consecutive losses, so that noisy batches are not
-    taken for it.
+    What comes after a gap of ten times the usual distance is no beginning: a recording that was short of time left the
+    steps in between out. A training that blows up at once is cut off where it does: before the first value that exceeds
+    the first one fourfold, and by more than six times the usual factor between consecutive losses, so that noisy
+    batches are not taken for it.
     """
+    values = loss.values
     window = values[: max(1, min(_START_POINTS, len(values) // 5))]
+    distances = np.diff(loss.steps)
+    gaps = np.flatnonzero(distances > _GAP * np.median(distances)) if distances.size else distances
+    window = window[: gaps[0] + 1] if gaps.size else window
     if len(values) < 2 or values.min() <= 0:
         return window
     usual = _GAUSSIAN_MAD * float(np.median(np.abs(np.diff(np.log(values)))))

@@ -91,7 +91,7 @@ def _suffers(run: Run, step: int) -> tuple[bool, tuple[float, float] | None]:
     if not losses:
         return False, None
     loss = losses[0]
-    began, end = float(start(loss.values).mean()), float(np.median(loss.values[-end_points(len(loss)) :]))
+    began, end = float(start(loss).mean()), float(np.median(loss.values[-end_points(len(loss)) :]))
     level = smoothed(loss.values, 5)
     after = level[loss.steps > step]
     at = loss.before(step + 1)

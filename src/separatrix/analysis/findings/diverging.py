@@ -16,7 +16,15 @@ A run that is cut off within one of several spikes does not diverge: nothing is 
 twice before, each time for longer than at the end, and came back to half its start or less in between.
 
 Losses that take negative values have no natural zero: for them the rise must be ten times the larger of their initial
-size and spread. Losses that oppose one another (several optimizers, as in a GAN) rise whenever the opponent improves:
+size and spread. They can also fall without bound, which is a fourth way:
+
+- *runaway*: the loss falls faster and faster. Where an objective has no minimum (a penalty of the wrong sign, a
+  likelihood that a point makes infinite), the distance from where it is flat grows exponentially, and so does the loss;
+  on the way to a minimum a loss slows down. It counts if the last third of the run brings twice the fall of the third
+  before, more than ten times the initial size and spread, and the weights (median over matrices of their RMS) ended
+  tenfold: a loss that is a gain or a log-density also falls faster for a while, but in weights of usual size.
+
+Losses that oppose one another (several optimizers, as in a GAN) rise whenever the opponent improves:
 for them only a thousandfold rise counts. Only finite losses are looked at. A rise
 begins where the loss was last within a quarter of its first value.
 """
@@ -29,6 +37,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from separatrix.analysis.profiles import table
+from separatrix.analysis.progress import matrices
 from separatrix.analysis.trends import (
     Floats,
     Track,
@@ -46,6 +55,8 @@ _RISE = 2.0
 _RISE_OF_FEW = 10.0
 _RISE_SIGNED = 10.0
 _RISE_IN_GAME = 1000.0
+_SPEEDS_UP = 2.0
+_WEIGHTS_GREW = 10.0
 _BLOW_UP = 4.0
 _BACK = 0.95
 _VISIBLE = 0.25
@@ -89,6 +100,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         "rise": f"{name} rose from {number(case.start)} to {number(case.end)}",
         "blow-up": f"{name} jumped from {number(case.start)} to {number(case.peak)} and never came back from it",
         "relapse": f"{name} lost what it had learnt and ends at {number(case.end)}, its start was {number(case.start)}",
+        "runaway": f"{name} falls without bound, faster and faster, from {number(case.start)} to {number(case.end)}",
     }
     return [
         Finding(
@@ -116,7 +128,7 @@ def _case(run: Run, track: Track, opposed: bool) -> _Case | None:
     count = len(values)
     if count < _FEWEST:
         return None
-    first, last = start(values), values[-end_points(count) :]
+    first, last = start(track), values[-end_points(count) :]
     began, end = float(first.mean()), float(np.median(last))
     level = smoothed(values, 3 if count >= _FEWEST_BLOW_UP else 1)
     peak_at = int(np.argmax(level))
@@ -131,6 +143,9 @@ def _case(run: Run, track: Track, opposed: bool) -> _Case | None:
         return None
     if end > first.max() and _has_risen(values, first, last, opposed):
         return case("rise", first_rise, count)
+    if not opposed and _runs_away(run, values, first):
+        below = np.flatnonzero(values < first.mean() - _initial_size(first))
+        return _Case("runaway", track, int(track.steps[below[0]]), float(first[0]), float(values.min()), end)
     if opposed or values.min() < 0 or count < _FEWEST_BLOW_UP:
         return None
     after = level[peak_at:]
@@ -146,10 +161,31 @@ def _case(run: Run, track: Track, opposed: bool) -> _Case | None:
 def _has_risen(values: Floats, first: Floats, last: Floats, opposed: bool) -> bool:
     rise = float(last.mean()) - float(first.mean())
     if opposed:
-        return rise >= _RISE_IN_GAME * max(float(np.abs(first).mean()), float(first.std()))
+        return rise >= _RISE_IN_GAME * _initial_size(first)
     if values.min() < 0:
-        return rise >= _RISE_SIGNED * max(float(np.abs(first).mean()), float(first.std()))
+        return rise >= _RISE_SIGNED * _initial_size(first)
     return float(last.mean()) >= (_RISE_OF_FEW if len(last) < 3 else _RISE) * float(first.mean())
+
+
+def _initial_size(first: Floats) -> float:
+    """The larger of the size and the spread of the first losses: the unit of those that have no natural zero."""
+    return max(float(np.abs(first).mean()), float(first.std()))
+
+
+def _runs_away(run: Run, values: Floats, first: Floats) -> bool:
+    """Whether the loss falls below zero ever faster while the weights grow out of their scale."""
+    width = end_points(len(values))
+    if len(values) < _FEWEST_RELAPSE or values[-width:].max() >= 0:
+        return False
+    third = len(values) // 3
+    early, middle, late = (float(np.median(values[end - width : end])) for end in (third, 2 * third, 3 * third))
+    fall = middle - late
+    if fall < max(_SPEEDS_UP * (early - middle), _RISE_SIGNED * _initial_size(first)):
+        return False
+    weights = table(run, "weight_rms")
+    columns = [weights.column(label)[1] for label in matrices(run)]
+    growth = [values[-1] / values[0] for values in columns if len(values) > 1 and values[0] > 0]
+    return bool(growth and np.median(growth) >= _WEIGHTS_GREW)
 
 
 def _passes(level: Floats, high: float, learnt: float) -> bool:
@@ -184,6 +220,11 @@ def _onset(steps: np.ndarray, level: Floats, threshold: float, until: int) -> in
 
 
 def _remedy(run: Run, case: _Case) -> str:
+    if case.how == "runaway":
+        return (
+            "Look for a term of the loss that has no minimum: a penalty that is subtracted, an error that is maximised,"
+            f" a variance without a floor. No learning rate mends that; keep weights from before step {case.step}."
+        )
     rate, norm = learning_rate(run, case.step), median_of(run, "gradient_norm")
     advice = (
         f"Lower the learning rate (now {number(rate)}, try {number(rate / 10)})" if rate else "Lower the learning rate"

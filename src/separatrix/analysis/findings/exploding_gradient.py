@@ -107,7 +107,7 @@ def _from_start(run: Run) -> Finding | None:
     if not losses or opposed or not len(gradients.steps) or losses[0].values.min() < 0:
         return None
     step = int(gradients.steps[0])
-    height = max(losses[0].at(step) or 0.0, float(start(losses[0].values).mean()))
+    height = max(losses[0].at(step) or 0.0, float(start(losses[0]).mean()))
     if height <= 0.0 or step > losses[0].steps[0]:
         return None
     sizes = {str(p["name"]): float(p.get("numel", 1)) for p in run.parameters}

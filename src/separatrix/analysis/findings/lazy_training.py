@@ -49,7 +49,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     if opposed or len(matrices) < _FEWEST_MATRICES or int(losses[0].steps[-1]) < _FEWEST_STEPS:
         return []
     loss = losses[0]
-    began, end = float(start(loss.values).mean()), float(np.median(loss.values[-end_points(len(loss)) :]))
+    began, end = float(start(loss).mean()), float(np.median(loss.values[-end_points(len(loss)) :]))
     if began <= 0.0 or end > _LEARNT * began or end < 0.0:
         return []
     early = index is not None and _level(loss, int(indices[0].steps[0])) >= _UNLEARNT * began

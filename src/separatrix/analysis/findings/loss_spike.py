@@ -104,9 +104,9 @@ def _spikes(track: Track, record: float) -> list[_Spike]:
     if count < _FEWEST:
         return []
     level = smoothed(values, _WIDTH, "mean")
-    height = _threshold(values, level, record)
+    began = float(start(track).mean())
+    height = _threshold(values, level, record, began)
     candidates = np.flatnonzero(level > height)
-    began = float(start(values).mean())
     spikes = []
     over_at = 0
     for index in map(int, candidates):
@@ -129,14 +129,13 @@ def _shifted(values: Floats) -> Floats:
     return np.concatenate([np.full(_WIDTH, np.nan), values[:-_WIDTH]])
 
 
-def _threshold(values: Floats, level: Floats, record: float) -> Floats:
+def _threshold(values: Floats, level: Floats, record: float, began: float) -> Floats:
     """What the mean of three must exceed at each index; infinite where too little came before."""
     window = _window(len(values))
     median = _shifted(smoothed(values, window))
     deviation = _shifted(smoothed(np.abs(values - smoothed(values, window)), window)) * _GAUSSIAN_MAD
     highest = _shifted(smoothed(level, window, "max"))
     single = _shifted(smoothed(values, window, "max"))
-    began = float(start(values).mean())
     gained = np.where(began > median, median + _UNDONE * (began - median), median + np.abs(median))
     broken = np.maximum(median + record * (highest - median), single)
     threshold = np.maximum.reduce([median + _DEVIATIONS * deviation, broken, gained])

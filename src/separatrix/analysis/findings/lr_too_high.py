@@ -13,6 +13,8 @@ What goes wrong:
   the start left, since a small loss is made of few examples and scatters more.
 - *stuck*: 60 % of the start or more is left.
 
+The start is the first loss where batches hold 16 examples or more, since the next ones may have overshot already.
+
 How steps are seen to be too long:
 
 - a step replaces a tenth of the weights (median of update_ratio over weights, in the first measurements; one in a
@@ -124,8 +126,9 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
     batch = median_of(run, "batch_size")
     many = batch is not None and batch >= _FEWEST_EXAMPLES
     first = min(float(values[0]), loss.start) if many else loss.start
-    high = np.flatnonzero(level >= first * max(_RISE, 1.0 + _ERRORS * loss.scatter))
-    if not loss.left > _UNFINISHED:
+    high = np.flatnonzero((level >= first * max(_RISE, 1.0 + _ERRORS * loss.scatter)) & (level > values[0]))
+    left = loss.end / first if first > 0 else loss.left
+    if not left > _UNFINISHED:
         return None
     if high.size and first > 0:
         peak = float(level.max())
@@ -136,8 +139,8 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
         if loss.noise >= _BOUNCE * expected:
             said = f"the loss bounces by {number(loss.noise)} around {number(loss.end)} at the end"
             return "bounce", loss.step_of(9), said
-    if loss.left > _STUCK:
-        return "stuck", int(steps[0]), f"{loss.left:.0%} of the loss is left"
+    if left > _STUCK:
+        return "stuck", int(steps[0]), f"{left:.0%} of the loss is left"
     return None
 
 

@@ -60,7 +60,7 @@ def _of(run: Run, evaluation: Track, training: Track) -> Finding | None:
     share = rise / gained if gained > 0 else 0.0
     falling = now <= _STILL_FALLING * then if then > 0 else now < then
     turned = share >= _WORTH_KNOWING and rise >= _DEVIATIONS * _noise(values) and falling and len(after) > 0
-    opening = float(start(training.values).mean())
+    opening = float(start(training).mean())
     comparable = _comparable(evaluation, training)
     memorised = comparable and 0 <= now <= _MEMORISED * opening and end >= _KEPT * opening
     if not turned and not memorised:
@@ -103,7 +103,7 @@ def _of(run: Run, evaluation: Track, training: Track) -> Finding | None:
 
 def _start(evaluation: Track, training: Track) -> float:
     first = float(evaluation.values[0])
-    return max(first, float(start(training.values).mean())) if _comparable(evaluation, training) else first
+    return max(first, float(start(training).mean())) if _comparable(evaluation, training) else first
 
 
 def _comparable(evaluation: Track, training: Track) -> bool:
