@@ -311,6 +311,14 @@ def test_a_model_better_on_evaluation_than_on_training_points_to_wrong_labels(tm
     assert found("label-noise", run("dropout", 0.65, 1.4, "dropout")) == ()
 
 
+def test_labels_that_are_learnt_by_heart_later_on_do_not_hide_the_gap(tmp_path: Path) -> None:
+    heart = [0.7] * 60 + [0.95] * 540
+    scalars = {"loss": [1.2] * 60 + [0.3] * 540, "accuracy": heart, "batch_size": [16.0] * 600}
+    scalars |= {"eval_loss": [0.4] * 600, "eval_accuracy": [0.9] * 600}
+    (finding,) = found("label-noise", run_of(tmp_path / "run", scalars, meta={"losses": losses()}))
+    assert (finding.severity, finding.evidence["gap"]) == ("warning", pytest.approx(0.2, abs=0.03))
+
+
 def test_training_that_lags_behind_its_first_evaluation_is_no_label_noise(tmp_path: Path) -> None:
     """The only samples of accuracy are of the first steps, as when the budget is short."""
     scalars = {"loss": FALLING, "accuracy": [0.1, 0.1, 0.2], "batch_size": [32.0] * 3}

@@ -111,6 +111,7 @@ class TestDiverging:
         growth = np.exp(time / 60)
         runaway = 2.3 - 0.02 * growth**2 * 10
         assert codes("a", runaway, 0.1 * growth) == ("diverging",)
+        assert codes("beyond all numbers", np.append(runaway, [NAN] * 20), 0.1 * np.ones(300)) == ("diverging",)
         assert codes("same weights", runaway, 0.1 * np.ones(300)) == ()
         assert codes("slowing down", 2.3 - 4e3 * (1 - np.exp(-time / 60)), 0.1 * growth) == ()
         assert codes("a gain that is learnt late", -1.0 / (1 + np.exp((200 - time) / 20)), 0.1 + time / 3000) == ()
@@ -339,6 +340,26 @@ class TestGradientProfiles:
         norms = np.exp(3 * random.standard_normal(500))
         loss = norms * 0.1
         assert not judged("exploding-gradient", tmp_path, {"gradient_norm": norms, "loss": loss}).findings
+
+
+class TestVanishingThroughTime:
+    @pytest.mark.parametrize(
+        ("level", "ratio", "codes"),
+        [
+            (np.full(300, 1.386), 1e-9, ("vanishing-gradient",)),
+            (np.full(300, 1.386), 0.02, ()),
+            (FALLING, 1e-9, ()),
+            (0.8 + 0.6 * np.exp(-np.arange(300) / 20), 1e-9, ()),
+        ],
+        ids=["nothing learnt", "early times get enough", "learnt", "all but noise learnt"],
+    )
+    def test_it_counts_where_nothing_is_learnt(
+        self, level: np.ndarray, ratio: float, codes: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        scalars = {"loss": noisy(0, level, 0.02), "early_gradient_ratio": [ratio, ratio, ratio, 1.0]}
+        vectors = {"gradient_rms": ("parameter", {"rnn.weight": [0.1] * 4})}
+        meta = {"parameters": [parameter("rnn.weight")]}
+        assert judged("vanishing-gradient", tmp_path, scalars, vectors, meta).codes == codes
 
 
 class TestUnnormalizedInputs:

@@ -22,11 +22,12 @@ size and spread. They can also fall without bound, which is a fourth way:
   likelihood that a point makes infinite), the distance from where it is flat grows exponentially, and so does the loss;
   on the way to a minimum a loss slows down. It counts if the last third of the run brings twice the fall of the third
   before, more than ten times the initial size and spread, and the weights (median over matrices of their RMS) ended
-  tenfold: a loss that is a gain or a log-density also falls faster for a while, but in weights of usual size.
+  tenfold, or nothing is finite any more: a loss that is a gain or a log-density also falls faster for a while, but in
+  weights of usual size.
 
-Losses that oppose one another (several optimizers, as in a GAN) rise whenever the opponent improves:
-for them only a thousandfold rise counts. Only finite losses are looked at. A rise
-begins where the loss was last within a quarter of its first value.
+Losses that oppose one another (several optimizers, as in a GAN) rise whenever the opponent improves: for them only a
+thousandfold rise counts. Only finite losses are looked at. A rise begins where the loss was last within a quarter of
+its first value.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from separatrix.analysis.trends import (
     number,
     smoothed,
     start,
+    tracks,
 )
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -182,6 +184,8 @@ def _runs_away(run: Run, values: Floats, first: Floats) -> bool:
     fall = middle - late
     if fall < max(_SPEEDS_UP * (early - middle), _RISE_SIGNED * _initial_size(first)):
         return False
+    if not all(np.isfinite(track.values[-1]) for track in tracks(run, "loss")):
+        return True
     weights = table(run, "weight_rms")
     columns = [weights.column(label)[1] for label in matrices(run)]
     growth = [values[-1] / values[0] for values in columns if len(values) > 1 and values[0] > 0]

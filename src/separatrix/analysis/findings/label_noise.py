@@ -17,9 +17,10 @@ expectation maximisation, has a lower group
 right, than on the data it is trained on. By at least fifteen points of accuracy (from ten on it is worth knowing),
 four standard errors, and with a loss lower by a quarter or more. Compared are stretches between two evaluations at both
 of which the accuracy is within a tenth of its best, and that is above 60 %: before, the model is still learning while
-the stretch lasts. Dropout, soft targets and losses that sum several of one kind (mixup) do the same, so that a training
-with these is not judged; augmentation does it less, hence the low confidence. Noise that is in the evaluation's labels
-too is not seen.
+the stretch lasts. They are taken together from the first up to the one with which the difference stands out most: later
+on the wrong labels are learnt by heart. Dropout, soft targets and losses that sum several of one kind (mixup) do the
+same, so that a training with these is not judged; augmentation does it less, hence the low confidence. Noise that is in
+the evaluation's labels too is not seen.
 """
 
 from __future__ import annotations
@@ -215,7 +216,7 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
     ):
         return None
     best = float(better.values.max())
-    gaps, weights, steps = [], 0.0, []
+    gaps, steps = [], []
     sizes = next(iter(tracks(run, "batch_size")), None)
     for index in range(1, len(better)):
         before, step = int(better.steps[index - 1]), int(better.steps[index])
@@ -234,15 +235,17 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
         gaps.append(
             (float(better.values[index]), float(accuracy.values[span].mean()), rows, level / max(height, 1e-12))
         )
-        weights += rows
         steps.append(step)
     if not gaps:
         return []
     evals, trains, rows_of, ratios = (np.array(column) for column in zip(*gaps, strict=True))
-    mean_train = float(np.average(trains, weights=rows_of))
-    gap = float(np.average(evals - trains, weights=rows_of))
-    error = float(np.sqrt(max(mean_train * (1.0 - mean_train), 1e-4) / weights))
-    if best < _LEARNT or gap < _WORTH_KNOWING or gap < _ERRORS * error or float(np.median(ratios)) < _LOSS_RATIO:
+    so_far = np.cumsum(rows_of)
+    means, behind = (np.cumsum(values * rows_of) / so_far for values in (trains, evals - trains))
+    spreads = np.sqrt(np.maximum(means * (1.0 - means), 1e-4) / so_far)
+    last = int(np.argmax(behind / spreads))
+    mean_train, gap, error = float(means[last]), float(behind[last]), float(spreads[last])
+    ratio = float(np.median(ratios[: last + 1]))
+    if best < _LEARNT or gap < _WORTH_KNOWING or gap < _ERRORS * error or ratio < _LOSS_RATIO:
         return []
     return [
         Finding(

@@ -16,8 +16,7 @@ measurement is enough for a finding of lower confidence.
 the last third (`early_gradient_ratio`, median of the first half of its measurements; torch's recurrent modules by their
 input, other modules by their calls). At the start that is so in most recurrent networks over fifty times and more, and
 costs nothing where what matters is near. So it counts only where the training gets nowhere: no tenth of the run has a
-mean loss below 90 % of the start. Where half of the loss or more is left and the second half of the run brought no more
-of it (2 % and two standard errors), it is worth knowing: the rest may be noise.
+mean loss below 90 % of the start. Where something was learnt, what is left may as well be noise.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from separatrix.analysis.profiles import DepthProfile, gradient_profiles, table
-from separatrix.analysis.progress import PARTS, progress
+from separatrix.analysis.progress import progress
 from separatrix.analysis.trends import number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -36,9 +35,6 @@ _RESOLUTION = 1e-7
 _TREND = 0.8
 _FEWEST_LAYERS = 4
 _FLAT = 0.9
-_LEFT = 0.5
-_STALLED = 0.02
-_SURE = 2.0
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -82,22 +78,18 @@ def _through_layers(run: Run) -> list[Finding]:
 
 def _through_time(run: Run) -> list[Finding]:
     loss = progress(run)
-    if loss is None or not loss.left >= _LEFT:
-        return []
-    gain, sure = loss.gain(PARTS // 2, PARTS - 1)
-    if sure > _SURE and gain > _STALLED * loss.end:
+    if loss is None or loss.levels.min() < _FLAT * loss.start:
         return []
     measured = [track.finite() for track in tracks(run, "early_gradient_ratio")]
     early = {t.label: float(np.median(t.values[: (len(t) + 1) // 2])) for t in measured if len(t)}
     if not early or min(early.values()) > _RATIO:
         return []
     name = min(early, key=lambda label: early[label])
-    nowhere = bool(loss.levels.min() >= _FLAT * loss.start)
     return [
         Finding(
             code=rule.code,
-            severity="warning" if nowhere else "info",
-            confidence=0.8 if nowhere else 0.6,
+            severity="warning",
+            confidence=0.8,
             step=int(measured[0].steps[0]),
             summary=(
                 f"Gradients shrink through time: the first third of the times{f' of {name}' if name else ''} gets"
