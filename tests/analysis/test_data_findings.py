@@ -135,6 +135,22 @@ def test_what_the_loss_function_expects_gives_no_finding(
     assert found("loss-mismatch", run_of(tmp_path / "run", {"loss": FALLING, **series}, meta=meta)) == ()
 
 
+@pytest.mark.parametrize(
+    ("spread", "last", "codes"),
+    [(1e-6, "Linear", 0), (0.3, "Linear", 1), (1e-6, "Sigmoid", 1)],
+    ids=["one logit for all", "answers differ", "a sigmoid at the end"],
+)
+def test_one_logit_for_all_examples_is_no_probability(spread: float, last: str, codes: int, tmp_path: Path) -> None:
+    """Of answers that are 1 in 63 % of the cases, ln(0.63 / 0.37) = 0.53 is the best constant logit."""
+    series = {"loss": [0.66] * 200, "unit_interval_share": [1.0] * 200, "target_mean": [0.63] * 200}
+    meta = {
+        "losses": losses("binary_cross_entropy_with_logits", (32, 1)),
+        "modules": [{"name": "last", "kind": last}],
+    }
+    run = run_of(tmp_path / "run", {**series, "prediction_spread": [spread] * 200}, meta=meta)
+    assert len(found("loss-mismatch", run)) == codes
+
+
 def test_small_logits_at_the_start_are_no_probabilities(tmp_path: Path) -> None:
     """All samples lie between 0 and 1, but the loss falls below what two sigmoids allow."""
     series = {"loss": FALLING, "unit_interval_share": [1.0] * 5, "target_mean": [0.5] * 5}

@@ -9,7 +9,8 @@ rounding. "Throughout" is at 95 % of the samples or more.
 - *probabilities*: `binary_cross_entropy_with_logits` is given numbers between 0 and 1 throughout: sigmoid twice. No
   answer is below 1/2 or above 0.73, so that no loss falls below 0.31 per answer 1 and 0.69 per answer 0. Small logits
   can lie there too at the start: the loss must stay above that bound to the end, and the model must end in a sigmoid
-  or the samples reach into the second half of the run.
+  or the samples reach into the second half of the run. One logit for all examples lies there too, where half to three
+  quarters of the answers are 1: unless the model ends in a sigmoid, its answers must differ.
 - *sigmoid twice*: `binary_cross_entropy` is given numbers between sigmoid(0) and sigmoid(1) throughout, although each
   of the two targets makes up a tenth or more.
 - *no log-probabilities*: the log of the sum of exponentials of what `nll_loss` or `kl_div` is given is 0 for
@@ -47,6 +48,8 @@ _ROUNDING = 1e-3
 _SLACK = 0.9
 """The share of ones in the sampled batches differs a little from that of all."""
 _EITHER = 0.1
+_NO_SPREAD = 0.02
+"""As in collapsed-output."""
 _ELEMENTWISE = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 _RANGES: dict[str, tuple[float, float]] = {
     "Sigmoid": (0.0, 1.0),
@@ -158,7 +161,10 @@ def _probabilities(run: Run, losses: Sequence[Mapping[str, Any]]) -> _Case | Non
     floor = share * lowest + (1.0 - share) * math.log(2.0)
     assert inside is not None
     late = int(inside.steps[-1]) > _last_step(run) / 2
-    if not (late or list(kinds(run).values())[-1:] == ["Sigmoid"]) or (end is not None and end < _SLACK * floor):
+    spread = _samples(run, "prediction_spread")
+    differ = spread is None or float(np.median(spread.values)) >= _NO_SPREAD
+    ends_so = list(kinds(run).values())[-1:] == ["Sigmoid"]
+    if not (ends_so or (late and differ)) or (end is not None and end < _SLACK * floor):
         return None
     return _Case(
         "sigmoid before binary_cross_entropy_with_logits",
