@@ -60,6 +60,16 @@ def test_a_ring_of_three_keeps_every_finding_exactly_once() -> None:
     assert sorted(f.code for root in found for f in (root, *root.symptoms)) == ["a", "b", "c"]
 
 
+def test_a_cause_with_a_step_counts_before_one_of_the_whole_run() -> None:
+    """Dead units give zero gradients (seen at every step) and one answer for all, which each explains the others."""
+    caused_by = {"frozen": ("dead",), "dead": ("collapsed",), "collapsed": ("frozen", "dead")}
+    findings = [finding("frozen", step=None), finding("dead", "error", step=1), finding("collapsed", step=1)]
+    (root,) = ranked(findings, caused_by)
+    assert (root.code, {f.code for f in root.symptoms}) == ("dead", {"frozen", "collapsed"})
+    (root,) = ranked([findings[0], findings[2]], caused_by)
+    assert root.code == "frozen"
+
+
 def test_causes_come_before_findings_that_stand_alone() -> None:
     found = ranked([finding("alone", confidence=1.0), finding("cause"), finding("s")], {"s": ("cause",)})
     assert [f.code for f in found] == ["cause", "alone"]

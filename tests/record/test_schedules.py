@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.unhurried import unhurried
 from torch import nn
 from torch.nn import functional as F
 from torch.optim import lr_scheduler
@@ -16,12 +17,18 @@ from separatrix.record import record
 from separatrix.runs import Run, open_run
 
 
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step is left out, however slow the machine."""
+    unhurried(monkeypatch)
+
+
 def trained(path: Path, make: Callable[[torch.optim.Optimizer], lr_scheduler.LRScheduler], every: int) -> Run:
     torch.manual_seed(0)
     model = nn.Linear(4, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     x, y = torch.randn(16, 4), torch.randint(2, (16,))
-    with record(model, optimizer, run=path):
+    with record(model, optimizer, run=path, budget=1.0):
         scheduler = make(optimizer)
         for step in range(1, 61):
             optimizer.zero_grad()

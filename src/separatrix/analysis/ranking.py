@@ -2,9 +2,10 @@
 
 A finding is a symptom of another one when its rule names the other's code under `caused_by` and the other happened at
 an earlier or the same step (a finding without a step holds for the whole run, so it precedes and follows everything).
-Chains are followed to their root: the root carries all its symptoms in one flat list, and is as severe as the worst of
-them. Where two findings name each
-other as cause, the earlier one is the cause, then the one that ranks first.
+Of several causes the earliest counts, and one that holds for the whole run only where none has a step: it may well be
+a consequence. Chains are followed to their root: the root carries all its symptoms in one flat list, and is as severe
+as the worst of them. Where two findings name each other as cause, the earlier one is the cause, then the one that ranks
+first.
 
 Findings, and the symptoms within each, are ordered by
 
@@ -40,9 +41,11 @@ def ranked(findings: Sequence[Finding], caused_by: Mapping[str, tuple[str, ...]]
     """
     chronological = sorted(findings, key=lambda f: (_step(f), _key(f)))
     parents: dict[int, int] = {}
+    dated_first = sorted(range(len(chronological)), key=lambda index: chronological[index].step is None)
     # From last to first, so that of two that name each other the earlier one is left as the cause.
     for index, finding in reversed(list(enumerate(chronological))):
-        for other, candidate in enumerate(chronological):
+        for other in dated_first:
+            candidate = chronological[other]
             explains = candidate.code in caused_by.get(finding.code, ()) and _precedes(candidate, finding)
             if explains and candidate.code != finding.code and _root(other, parents) != index:
                 parents[index] = other
