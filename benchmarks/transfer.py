@@ -2,8 +2,9 @@
 
 A net on digits of width 64 to 2048 and a transformer on source text of width 32 to 256 are trained by Adam at rates a
 factor 2 apart, two seeds each; the goal is that the best rate under muP stays within a step of the grid while that of
-the standard parametrization drifts. `--against-mup` compares factors with those that the mup package gives, where it is
-installed. `--widths`, `--seeds` and `--steps` do less.
+the standard parametrization drifts. All rates of a width are trained at once, as many as fit into a bounded memory; how
+long that will take is measured from a few steps and printed first. `--against-mup` compares factors with those that the
+mup package gives, where it is installed. `--widths`, `--seeds` and `--steps` do less.
 """
 
 from __future__ import annotations
@@ -27,21 +28,49 @@ CASES: dict[str, tuple[Any, tuple[int, ...], tuple[float, ...]]] = {
     "mlp": (mlp, (64, 128, 256, 512, 1024, 2048), tuple(2.0**power for power in range(-13, 0))),
     "transformer": (CharTransformer, (32, 64, 128, 256), tuple(2.0**power for power in range(-11, -2))),
 }
+MOST_ENTRIES = 12_000_000
+"""Parameters of all nets that are trained at once: Adam's moments, gradients and their like are five times as many."""
+TIMED = 3
 
 
 def batches(case: str, seed: int) -> Draw:
     return digit_batches(seed, 64) if case == "mlp" else text_batches(seed, 8)
 
 
+def losses(case: str, rule: str, base: int, width: int, seed: int, steps: int) -> list[float]:
+    """Losses by rate of nets of one width and start; rates are trained together as far as memory allows."""
+    build, _, rates = CASES[case]
+    entries = sum(tensor.numel() for tensor in build(width).parameters())
+    together = max(1, MOST_ENTRIES // entries)
+    scaling, draw = Scaling(build, rule, base), batches(case, seed)
+    found = [
+        losses_by_rate(scaling, width, rates[at : at + together], seed, draw, steps)
+        for at in range(0, len(rates), together)
+    ]
+    return torch.cat(found).tolist()
+
+
+def planned(cases: Sequence[str], widths: Sequence[int] | None, seeds: int, steps: int) -> None:
+    """Print how many trainings there are and how long they will take, from a few steps of the first start."""
+    runs, seconds = 0, 0.0
+    for case in cases:
+        _, own, rates = CASES[case]
+        for width in widths or own:
+            losses(case, RULES[0], (widths or own)[0], width, 0, 1)
+            begin = time.process_time()
+            losses(case, RULES[0], (widths or own)[0], width, 0, TIMED)
+            seconds += (time.process_time() - begin) / TIMED * steps * seeds * len(RULES)
+            runs += len(rates) * seeds * len(RULES)
+    print(f"{runs} trainings of {steps} steps, about {seconds:.0f} s of one core", flush=True)
+
+
 def sweep(case: str, rule: str, widths: Sequence[int], seeds: Iterable[int], steps: int) -> TransferSweep:
     """All trainings of one rule; a line for each width as it is done."""
-    build, _, rates = CASES[case]
+    rates = CASES[case][2]
     rows = []
     for width in widths:
         begin = time.process_time()
-        scaling = Scaling(build, rule, widths[0])
-        found = [losses_by_rate(scaling, width, rates, seed, batches(case, seed), steps).numpy() for seed in seeds]
-        rows.append(np.stack(found, 1))
+        rows.append(np.array([losses(case, rule, widths[0], width, seed, steps) for seed in seeds]).T)
         means = np.where(np.isfinite(rows[-1]), rows[-1], np.inf).mean(1)
         best = int(means.argmin())
         print(
@@ -130,6 +159,7 @@ def main() -> None:
         print(f"largest relative difference from the mup package: {against_mup():.1e}")
         return
     rows = []
+    planned(options.case or list(CASES), options.widths, options.seeds, options.steps)
     for case in options.case or CASES:
         for rule in RULES:
             widths = options.widths or CASES[case][1]

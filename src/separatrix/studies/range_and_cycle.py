@@ -199,7 +199,7 @@ study = Study(
         year=2018,
         url="https://arxiv.org/abs/1803.09820",
     ),
-    summary="1cycle up to a range test's rate needs a third of step decay's steps; weight decay is tied to the rate.",
+    summary="1cycle equals step decay in a third of its steps, as a shorter one does; decay gains more at high rates.",
     settings=(
         Setting("width", "int", 64, "hidden units", 32, 128),
         Setting("steps", "int", 3600, "steps of step decay; twice as many in full", 1800, 14400),

@@ -5,26 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from separatrix.analysis import Diagnosis
+from separatrix.analysis.progress import rates, relative_step
 from separatrix.analysis.trends import learning_rate, number
 from separatrix.runs import Finding, Run
 from separatrix.steer.advice._findings import of, value
+from separatrix.steer.advice._limits import Limits, limits
 from separatrix.steer.advice._types import Advice, Adviser, Expected
 
-_BLOWN = ("diverging", "exploding-gradient", "loss-spike", "dead-units")
+_BLOWN = ("diverging", "exploding-gradient", "loss-spike", "dead-units", "saturated-units")
+_UNITS = ("dead-units", "saturated-units")
 _LOWER = 0.1
+_LONG_STEP = 5e-3
+"""Share of its size by which a step may move a weight where the rate was too high, as in the finding on that."""
+_LEAST_ROOM = 3.0
+"""Curvature of single batches scatters within this factor."""
 
 
 def assess(run: Run, diagnosis: Diagnosis) -> Sequence[Advice]:
-    """Advice from the findings that are about the rate, or about what too high a rate usually brings."""
+    """Advice from findings about the rate, or about what too high a rate usually brings; else from its limits."""
     for finding in of(diagnosis, "lr-too-high", "lr-too-low"):
         before, after = value(finding, "learning_rate"), value(finding, "suggested")
         if before and after:
             return [_towards(finding, before, after)]
     for finding in of(diagnosis, *_BLOWN):
         rate = learning_rate(run, None)
-        if rate:
-            return [_lowered(finding, rate)]
-    return []
+        if rate and not (finding.code in _UNITS and _from_start(run, finding)):
+            return [_lowered(finding, rate, _factor(run))]
+    found = None if any(f.severity != "info" for f in diagnosis.findings) else limits(run)
+    return [_raised(found)] if found is not None and found.room >= _LEAST_ROOM else []
 
 
 def _towards(finding: Finding, before: float, after: float) -> Advice:
@@ -49,17 +57,46 @@ def _towards(finding: Finding, before: float, after: float) -> Advice:
     )
 
 
-def _lowered(finding: Finding, rate: float) -> Advice:
+def _from_start(run: Run, finding: Finding) -> bool:
+    """Whether units were so before any step could make them so."""
+    steps = [run.series(name).steps for name in finding.evidence.get("series", ()) if name in run]
+    return finding.step is None or any(len(found) and finding.step <= found[0] for found in steps)
+
+
+def _factor(run: Run) -> float:
+    """A tenth, or less where the first steps were so long that a tenth of them is long too."""
+    rate = rates(run)
+    step = None if rate is None else relative_step(run, rate, early=True)
+    return min(_LOWER, _LONG_STEP / step) if step else _LOWER
+
+
+def _lowered(finding: Finding, rate: float, factor: float) -> Advice:
     return Advice(
-        action=f"Lower the learning rate from {number(rate)} to {number(rate * _LOWER)}.",
+        action=f"Lower the learning rate from {number(rate)} to {number(rate * factor)}.",
         setting="learning_rate",
         before=rate,
-        after=rate * _LOWER,
+        after=rate * factor,
         expected=None,
         evidence={"finding": finding.summary},
         source=finding.source,
         confidence=0.5 * finding.confidence,
         finding=finding.code,
+    )
+
+
+def _raised(found: Limits) -> Advice:
+    factor, edge = found.room, found.edge
+    return Advice(
+        action=f"Raise the learning rate from {number(found.rate)} to {number(found.rate * factor)}.",
+        setting="learning_rate",
+        before=found.rate,
+        after=found.rate * factor,
+        expected=None
+        if edge is None
+        else Expected("learning rate times curvature, over what is stable", edge, edge * factor),
+        evidence={"fell_in_second_half": found.fell, "held_up_by_noise": found.noise, "stability_ratio": edge},
+        source="Cohen et al. 2021, arXiv:2103.00065; Mandt et al. 2017, arXiv:1704.04289",
+        confidence=0.5,
     )
 
 

@@ -12,6 +12,7 @@ from separatrix.analysis.trends import number
 from separatrix.runs import Finding, Run
 from separatrix.runs.errors import SeparatrixError
 from separatrix.steer.advice._findings import of
+from separatrix.steer.advice._limits import limits
 from separatrix.steer.advice._types import Advice, Adviser, Expected
 from separatrix.steer.outlook import planned_rates
 from separatrix.steer.schedules import best_base_rate
@@ -24,7 +25,7 @@ _DRAWS = 60
 
 
 def assess(run: Run, diagnosis: Diagnosis) -> Sequence[Advice]:
-    """Advice on a misused schedule; else on one that is missing, for a run that has nothing graver."""
+    """Advice on a misused schedule; else on one that is missing and would pay, for a run that has nothing graver."""
     try:
         curve = curve_of(run)
     except SeparatrixError:
@@ -34,7 +35,8 @@ def assess(run: Run, diagnosis: Diagnosis) -> Sequence[Advice]:
     if any(finding.severity != "info" for finding in diagnosis.findings) or not len(curve.rates):
         return []
     if curve.rates[-1] >= _CONSTANT * curve.rates.max():
-        return [_advice(curve, _by_the_bound(curve), None)]
+        found = limits(run)
+        return [_advice(curve, _by_the_bound(curve), None)] if found is not None and found.decay_pays else []
     try:
         expected = _by_forecast(curve)
     except SeparatrixError:
