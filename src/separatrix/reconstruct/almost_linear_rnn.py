@@ -41,7 +41,7 @@ _SAMPLES = 12_000  # of the data, and about as many of a free run
 _SHORTEST = 50
 _LOST = 20.0  # spreads beyond which a free run has left the data
 _LEAVING = 3.0  # nats that a network is charged all of whose free runs leave
-_ACCURACY = 0.5  # nats for an error e times larger
+_ACCURACY = 1.0  # nats for an error e times as large
 _BEST, _WORST = 1e-12, 1e6
 
 
@@ -162,7 +162,8 @@ def _learn(trajectories: Trajectories, settings: Settings, seed: int) -> Piecewi
 
         def score(copies: Tensor) -> np.ndarray:
             errors = np.array([network.error(each, common, interval) for each in copies])
-            return run.faults(copies) + _ACCURACY * np.log(np.clip(errors, _BEST, _WORST))
+            scores: np.ndarray = run.faults(copies) + _ACCURACY * np.log(np.clip(errors, _BEST, _WORST))
+            return scores
 
         numbers = evolved(
             numbers,
