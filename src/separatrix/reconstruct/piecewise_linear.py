@@ -92,7 +92,8 @@ def lyapunov_exponents(
     states, frame = start, np.broadcast_to(np.eye(start.shape[1]), (len(start), *(2 * start.shape[1:]))).copy()
     total = np.zeros(start.shape)
     for step in range(transient + steps):
-        active = states @ system.inward.T + system.threshold
+        with np.errstate(over="ignore", invalid="ignore"):
+            active = states @ system.inward.T + system.threshold
         frame = system.linear @ frame + system.outward @ ((active > 0)[..., None] * (system.inward @ frame))
         with np.errstate(over="ignore", invalid="ignore"):
             states = states @ system.linear.T + np.maximum(active, 0.0) @ system.outward.T + system.bias
