@@ -33,6 +33,10 @@ def test_monomials_against_their_definition() -> None:
     assert monomials.size == len(monomials.factors) == 35
     expected = np.stack([np.prod(points[:, list(each)], axis=1) for each in monomials.factors], axis=1)
     np.testing.assert_allclose(monomials.values(points), expected, rtol=1e-13)
+    weights = np.random.default_rng(1).standard_normal((35, 2)) * (np.arange(35) % 3 > 0)[:, None]
+    np.testing.assert_allclose(monomials.combined(list(points.T), weights), expected @ weights, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(monomials.combined(list(points[0]), weights), expected[0] @ weights, rtol=1e-12)
+    assert not monomials.combined(list(points.T), 0.0 * weights).any()
     slopes, step = monomials.derivatives(points), 1e-6
     for variable in range(3):
         shift = np.eye(3)[variable] * step

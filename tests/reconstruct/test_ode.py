@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from separatrix.reconstruct.ode import (
     SolverError,
+    Step,
     dormand_prince_step,
     local_error,
     runge_kutta,
@@ -127,6 +129,23 @@ def test_the_local_error_is_that_of_a_step_and_can_be_learnt_from() -> None:
     nearby = [float(local_error(lambda _, state, r=r: -r * state, 0.0, start, 0.1)) for r in (3.001, 2.999)]
     assert float(slope) == pytest.approx((nearby[0] - nearby[1]) / 0.002, rel=1e-4)
     assert float(slope) > 0  # a slower decay is easier to follow
+
+
+def test_the_steps_of_a_solution_are_seen_with_errors_that_can_be_learnt_from() -> None:
+    rate = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    field = lambda _, state: -rate * state  # noqa: E731
+    seen: list[Step] = []
+    states, work = solve(field, torch.ones(2, dtype=torch.float64), (0.0, 0.5, 2.0), seen=seen.append)
+    assert len(seen) == work.steps
+    assert [step.time for step in seen[1:]] == pytest.approx(list(itertools.accumulate(s.length for s in seen[:-1])))
+    assert seen[-1].time + seen[-1].length == pytest.approx(2.0)
+    assert float((seen[-1].state.detach() - torch.exp(-3.0 * torch.tensor(seen[-1].time))).abs().max()) < 1e-5
+    middle = seen[len(seen) // 2]
+    alone = local_error(field, middle.time, middle.state.detach(), middle.length) * middle.length
+    assert float(middle.error) == pytest.approx(float(alone), rel=1e-12)
+    (slope,) = torch.autograd.grad(middle.error, rate)
+    assert math.isfinite(float(slope)) and float(slope) != 0.0
+    assert states.requires_grad
 
 
 @pytest.mark.parametrize("times", [(0.0,), (0.0, 1.0, 0.5), (1.0, 1.0)])

@@ -55,10 +55,15 @@ def test_a_ring_of_any_size() -> None:
     small, listed = lorenz96(4, 20.0), find_system("Lorenz96")
     states = np.random.default_rng(1).normal(size=(10, 4))
     np.testing.assert_allclose(small.rhs(states), listed.rhs(states), rtol=1e-14)
-    found = lyapunov_spectrum(lorenz96(8), time=5.0, transient=1.0, copies=2)
-    assert found.exponents.sum() == pytest.approx(-8.0, rel=1e-5)
-    with pytest.raises(UsageError, match="at least 4 sites"):
-        lorenz96(3)
+    assert find_system("Lorenz-96 x 12").equations == lorenz96(12).equations
+    found = lyapunov_spectrum(find_system("Lorenz96x40"), time=2.0, transient=2.0, copies=2, tolerance=1e-7)
+    assert found.exponents.sum() == pytest.approx(-40.0, rel=1e-6)  # the divergence, in every state
+    for sites in (4, 12, 40):  # a state that repeats itself along the ring would stay on a smaller ring's attractor
+        initial = np.array(lorenz96(sites).initial)
+        assert min(np.ptp(initial - np.roll(initial, shift)) for shift in range(1, sites)) > 0.1
+    for wrong in (lambda: lorenz96(3), lambda: find_system("Lorenz96x3")):
+        with pytest.raises(UsageError, match="at least 4 sites"):
+            wrong()
 
 
 def test_tables_that_do_not_describe_a_system(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -59,6 +60,25 @@ class Monomials:
             values[:, start : start + len(last)] = values[:, parents] * points[:, last]
             start += len(last)
         return values
+
+    def combined(
+        self, variables: Sequence[Float[np.ndarray, "*batch"]], coefficients: Float[np.ndarray, "monomial output"]
+    ) -> Float[np.ndarray, "*batch output"]:
+        """Sums of monomials with these coefficients, a variable an array; those that no sum has are not computed."""
+        products: dict[tuple[int, ...], np.ndarray] = {(): np.ones(np.shape(variables[0]))}
+
+        def product(factors: tuple[int, ...]) -> np.ndarray:
+            if factors not in products:
+                last = variables[factors[-1]]
+                products[factors] = product(factors[:-1]) * last if len(factors) > 1 else last
+            return products[factors]
+
+        used = np.flatnonzero(coefficients.any(axis=1))
+        if not len(used):
+            return np.zeros((*products[()].shape, coefficients.shape[1]))
+        values = np.stack([product(self.factors[index]) for index in used])
+        sums = coefficients[used].T @ values.reshape(len(used), -1)
+        return np.asarray(np.moveaxis(sums.reshape(-1, *values.shape[1:]), 0, -1))
 
     def derivatives(self, points: Float[np.ndarray, "point variable"]) -> Float[np.ndarray, "point monomial variable"]:
         """Derivative of each monomial by each variable at each point."""

@@ -51,6 +51,16 @@ class Work:
     rejected: int
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """A step that was taken: from when and which state, how far, and the root mean square of its embedded error."""
+
+    time: float
+    state: Tensor
+    length: float
+    error: Tensor
+
+
 def dormand_prince_step(
     field: Field, time: float, state: Tensor, slope: Tensor, step: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,11 +87,18 @@ def _scaled(error: Tensor, before: Tensor, after: Tensor, rtol: float, atol: flo
 
 
 def solve(
-    field: Field, start: Float[Tensor, "*rows state"], times: Sequence[float], *, rtol: float = 1e-6, atol: float = 1e-9
+    field: Field,
+    start: Float[Tensor, "*rows state"],
+    times: Sequence[float],
+    *,
+    rtol: float = 1e-6,
+    atol: float = 1e-9,
+    seen: Callable[[Step], object] | None = None,
 ) -> tuple[Float[Tensor, "times *rows state"], Work]:
     """States at those times, the first of which is that of `start`, and the work; differentiable through every step.
 
-    Times rise or fall. One step size serves the whole batch: the error is a root mean square over all numbers.
+    Times rise or fall. One step size serves the whole batch: the error is a root mean square over all numbers. `seen`
+    is called with each step that is taken, whose error is differentiable too.
 
     Raises:
         UsageError: there are no two times, or they turn back.
@@ -110,6 +127,8 @@ def solve(
                 )
             factor = min(5.0, max(0.2, 0.9 * max(ratio, 1e-10) ** -0.2))
             if ratio <= 1:
+                if seen is not None:
+                    seen(Step(time, state, step, error.square().mean().sqrt()))
                 time, state, slope = end if last else time + step, after, following
                 taken += 1
                 proposed = proposed if last and abs(step * factor) < abs(proposed) else step * factor
@@ -215,7 +234,8 @@ def local_error(field: Field, time: float, state: Float[Tensor, "*rows state"], 
     """Root mean square of the embedded error of one step, over the step: small where the equation is easy to follow.
 
     At a random time of a solution, added to a loss, it teaches equations that need fewer evaluations (Pal, Edelman and
-    Rackauckas 2023, arXiv:2303.02262).
+    Rackauckas 2023, arXiv:2303.02262). From a state without its history it needs no gradient of the solver's own, so
+    that the loss's may be taken by the adjoint as well.
     """
     error = dormand_prince_step(field, time, state, field(time, state), step)[2]
     return (error / step).square().mean().sqrt()

@@ -99,8 +99,10 @@ def compress(
             zero, or the dictionary vanishes on the data.
     """
     share = np.full(len(now), 1.0 / len(now)) if weights is None else weights / np.sum(weights)
-    roots = np.sqrt(share)[:, None]
-    left, sizes, right = np.linalg.svd(now * roots, full_matrices=False)
+    # all that follows depends on inner products alone, which the triangle has too: no orthonormal columns are formed
+    triangle = np.asarray(np.linalg.qr(np.hstack([now, later]) * np.sqrt(share)[:, None], mode="r"))
+    features, size = now.shape[1], min(now.shape)
+    left, sizes, right = np.linalg.svd(triangle[:size, :features], full_matrices=False)
     kept = sizes > rank_tolerance * sizes[0] if sizes.size and sizes[0] > 0 else np.zeros(len(sizes), dtype=bool)
     if not kept.any():
         raise TrajectoryError("the dictionary is zero on all samples: choose another one")
@@ -109,12 +111,10 @@ def compress(
             f"there are {len(now)} pairs of samples for {kept.sum()} independent features: give more, or ask for fewer"
         )
     left, basis = left[:, kept], right[kept].conj().T / sizes[kept]
-    images = (later * roots) @ basis
-    inside = left.conj().T @ images
-    rest = images - left @ inside
-    rest -= left @ (left.conj().T @ rest)
-    outside = scipy.linalg.qr(rest, mode="economic")[1]
-    return Compression(inside, outside, basis)
+    images = triangle[:, features:] @ basis
+    inside = left.conj().T @ images[:size]
+    rest = np.vstack([images[:size] - left @ inside, images[size:]])
+    return Compression(inside, np.asarray(np.linalg.qr(rest, mode="r")), basis)
 
 
 def compress_moments(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import scipy.special
@@ -25,9 +26,14 @@ class KnownSystem:
 
     def leading(self, count: int) -> tuple[Complex[np.ndarray, " mode"], Complex[np.ndarray, "point mode"]]:
         """The largest eigenvalues of the operator, and their eigenfunctions at the points."""
-        values, vectors = np.linalg.eig(self.transition)
+        values, vectors = self._eigenpairs
         order = np.argsort(-np.abs(values), kind="stable")[:count]
         return values[order].astype(np.complex128), vectors[:, order].astype(np.complex128)
+
+    @functools.cached_property
+    def _eigenpairs(self) -> tuple[np.ndarray, np.ndarray]:
+        values, vectors = np.linalg.eig(self.transition)
+        return values, vectors
 
     def covariances(
         self, features: Float[np.ndarray, "point feature"]

@@ -117,7 +117,7 @@ def _equations_off(name: str, settings: Settings, seed: int) -> float:
     transient = _LEFT_OUT * system.period
     path = simulate(system, settings["points"], points_per_period=period, transient=transient, copies=1, seed=seed)
     values = path.values[0]
-    model = fit(trajectories(values, path.dt), "sindy", degree=2, seed=seed).model
+    model = fit(trajectories(values, path.dt), "sindy", degree=2, members=5, seed=seed).model
     found = model.right_hand_side(values)  # type: ignore[attr-defined]
     true = system.rhs(values)
     return float(np.sqrt(np.mean((found - true) ** 2) / np.mean(true**2)))

@@ -92,7 +92,8 @@ def _pendulum(reach: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
 
     def lift(states: np.ndarray) -> np.ndarray:
         hermite = _hermite(states[:, 1], reach)
-        return np.stack([np.exp(1j * j * states[:, 0]) * hermite[k] for j, k in pairs], axis=1)
+        waves = np.exp(1j * np.outer(np.arange(-reach, reach + 1), states[:, 0]))
+        return np.stack([waves[reach + j] * hermite[k] for j, k in pairs], axis=1)
 
     later = _flow(lambda s: np.stack([s[:, 1], -np.sin(s[:, 0])], axis=1), grid, settings["interval"], 40)
     return lift(grid), lift(later)

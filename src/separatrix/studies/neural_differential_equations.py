@@ -2,8 +2,13 @@
 
 The reversible Heun method undoes its steps in closed form, for ordinary, controlled and stochastic equations alike.
 A controlled equation tells which way spirals turn from samples of which some are missing; a field of Lotka and
-Volterra's is learnt from such samples; a stochastic equation learns an Ornstein-Uhlenbeck process from its moments (the
-thesis trains it against a discriminator, which is not done here).
+Volterra's is learnt from such samples; a stochastic equation learns an Ornstein-Uhlenbeck process.
+
+The thesis trains the last one against a discriminator, a controlled equation. That was tried here, with clipped weights
+and both players moving at once (arXiv:2105.13493): after 300 steps the law was off by 0.84, after 1,500 by 0.43, of a
+variance of 1, which took three times as long as 400 steps on signatures, whose best discriminator is known in closed
+form, did for 0.07. So these are compared; what a network could tell beyond mean signatures of depth 4 is not claimed.
+An ordinary equation from random starts, trained likewise, stays off by 0.8 to 1.4.
 """
 
 from __future__ import annotations
@@ -20,6 +25,7 @@ from separatrix.reconstruct import trajectories
 from separatrix.reconstruct._recurrent_training import descend
 from separatrix.reconstruct.neural_cde import ControlledNetwork, interpolated
 from separatrix.reconstruct.neural_ode import Network, reconstructor
+from separatrix.reconstruct.neural_sde import NeuralSDE, fit_to_signatures
 from separatrix.reconstruct.ode import solve, solve_adjoint
 from separatrix.reconstruct.reversible_heun import Field, reversible_heun
 from separatrix.studies.study import (
@@ -37,8 +43,7 @@ from separatrix.studies.study import (
 _STATES = 4
 _TOLERANCES = (1e-2, 1e-4, 1e-6, 1e-8)
 _SAMPLES = 20  # of a spiral
-_RATE, _NOISE = 1.0, 0.5  # of the Ornstein-Uhlenbeck process dx = -rate x dt + noise dW
-_TIME, _STEPS = 2.0, 20
+_TIME, _STEPS = 2.0, 10  # of the Ornstein-Uhlenbeck process dx = -x dt + sqrt(2) dW
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,48 +194,44 @@ def _forecast_error(settings: Settings, steps: int, seed: int) -> float:
     return float(np.sqrt(np.square(error).mean()))
 
 
-def _moments(paths: Tensor) -> Tensor:
-    """Mean and variance at four times, and the covariance of each with the start; paths (time, batch)."""
-    later = paths[_STEPS // 4 :: _STEPS // 4]
-    centred, start = later - later.mean(1, keepdim=True), paths[0] - paths[0].mean()
-    return torch.cat([later.mean(1), centred.square().mean(1), (centred * start).mean(1)])
+def _paths_of_process(count: int, generator: torch.Generator) -> Tensor:
+    """Paths (time, batch, 1) of the Ornstein-Uhlenbeck process, drawn from its law without any solver."""
+    decay = math.exp(-_TIME / _STEPS)
+    noise = torch.randn(_STEPS + 1, count, 1, dtype=torch.float64, generator=generator)
+    paths = [1.0 + noise[0]]
+    for each in noise[1:]:
+        paths.append(decay * paths[-1] + math.sqrt(1.0 - decay**2) * each)
+    return torch.stack(paths)
 
 
-def _true_moments() -> Tensor:
-    """Those of the Ornstein-Uhlenbeck process that starts with a standard normal distribution."""
-    times = torch.arange(1, 5, dtype=torch.float64) * _TIME / 4
-    decay = torch.exp(-_RATE * times)
-    settled = _NOISE**2 / (2 * _RATE)
-    return torch.cat([torch.zeros(4).double(), settled + (1 - settled) * decay.square(), decay])
+def _off(paths: Tensor) -> float:
+    """Largest error of the means, and of the covariances of all pairs, of paths (time, batch, 1) at every second time.
+
+    The process that starts around 1 with variance 1 has means exp(-t) and covariances exp(-|s - t|).
+    """
+    seen = paths[::2, :, 0]
+    times = torch.linspace(0, _TIME, len(seen), dtype=torch.float64)
+    means, covariances = torch.exp(-times), torch.exp(-(times[:, None] - times).abs())
+    return max(float(each.abs().max()) for each in (seen.mean(1) - means, seen.cov(correction=0) - covariances))
 
 
 def _process(steps: int, seed: int) -> tuple[float, float]:
-    """Largest error of the moments of a stochastic equation that was trained on them, and before training."""
+    """How far the moments of a stochastic equation are off that was trained on signatures, and without its noise."""
     generator = torch.Generator().manual_seed(seed)
-    drift, spread = (Network.drawn(1, 8, generator) for _ in range(2))
-    weights = (*drift.weights, *spread.weights)
-    field: Field = lambda state: torch.stack([drift(state), torch.sigmoid(spread(state))], 2)  # noqa: E731
-    truth, dt = _true_moments(), _TIME / _STEPS
-
-    def simulated(batch: int) -> Tensor:
-        noise = math.sqrt(dt) * torch.randn(_STEPS, batch, 1, dtype=torch.float64, generator=generator)
-        start = torch.randn(batch, 1, dtype=torch.float64, generator=generator)
-        increments = torch.cat([torch.full_like(noise, dt), noise], 2)
-        return reversible_heun(field, weights, start, increments, keep=range(_STEPS + 1))[..., 0]
-
-    def error() -> float:
-        with torch.no_grad():
-            return float((_moments(simulated(20_000)) - truth).abs().max())
-
-    before = error()
-    descend(
-        weights, lambda _: (_moments(simulated(512)) - truth).square().sum(), steps=steps, rate=2e-2, last_rate=2e-3
-    )
-    return error(), before
+    paths = _paths_of_process(8192, generator)
+    sde = NeuralSDE.drawn(1, 8, generator)
+    fit_to_signatures(sde, paths, _TIME / _STEPS, steps=steps, generator=generator)
+    with torch.no_grad():
+        noisy, quiet = (
+            _off(each.sample(20_000, _STEPS, _TIME / _STEPS, generator))
+            for each in (sde, dataclasses.replace(sde, noise=False))
+        )
+    return noisy, quiet
 
 
 def _plan(settings: Settings, quick: bool) -> Plan:
-    return Plan(runs=6, seconds=(0.2 + 0.008 * settings["steps"]) * (1 if quick else 10))
+    seconds = 0.2 + 0.008 * settings["steps"] + 0.0015 * settings["signature_steps"]
+    return Plan(runs=6, seconds=seconds * (1 if quick else 10))
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:
@@ -244,11 +245,11 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     memory = {stored: _saved(400, stored, seed) / _saved(40, stored, seed) for stored in (False, True)}
     orders = _orders()
     progress()
-    accuracy, chance = (_accuracy(settings, steps, seed, shuffled=each) for each in (False, True))
+    accuracy, chance = (_accuracy(settings, steps // 2, seed, shuffled=each) for each in (False, True))
     progress()
     forecast = _forecast_error(settings, steps, seed)
     progress()
-    trained, untrained = _process(steps, seed)
+    noisy, noiseless = _process(settings["signature_steps"] * (1 if quick else 10), seed)
     progress()
     return Outcome(
         measured={
@@ -258,13 +259,13 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
             "adjoint_errors_by_tolerance": adjoint,
             "spirals_with_gaps": accuracy,
             "predators_with_gaps": forecast,
-            "moments_of_the_process": trained,
+            "law_of_the_process": noisy,
         },
         controls={
             "continuous_adjoint": adjoint[1],
             "stored_steps": memory[True],
             "shuffled_ways": chance,
-            "untrained_process": untrained,
+            "without_noise": noiseless,
         },
         series={"tolerance": _TOLERANCES, "adjoint_error": adjoint},
     )
@@ -278,6 +279,7 @@ study = Study(
     settings=(
         Setting("steps", "int", 200, "steps of each training; 10 times as many in full", 100, 400),
         Setting("length", "int", 200, "steps of the equations whose gradients are compared", 50, 800),
+        Setting("signature_steps", "int", 400, "steps on signatures of a process; 10 times as many in full", 200, 800),
         Setting("missing", "float", 0.3, "share of values that are missing", 0.0, 0.5),
     ),
     statements=(
@@ -313,20 +315,20 @@ study = Study(
             "Error of forecasts ten samples ahead, in spreads, learnt from Lotka-Volterra data with missing values.",
         ),
         Statement(
-            "moments_of_the_process",
+            "law_of_the_process",
             "at_most",
-            0.1,
-            "Largest error of means, variances and covariances of a learnt Ornstein-Uhlenbeck process whose variance is"
-            " 1 at the start; those of 20,000 paths are known to 0.01.",
+            0.15,
+            "Largest error of means and of covariances of all pairs of six times of an Ornstein-Uhlenbeck process of"
+            " variance 1, learnt from mean signatures; those of 20,000 paths are known to 0.02.",
         ),
     ),
     controls=(
         Control("continuous_adjoint", "reversible_gradients", "The continuous adjoint at a tolerance of 1e-4."),
         Control("stored_steps", "constant_memory", "The same for backpropagation through stored steps."),
         Control("shuffled_ways", "spirals_with_gaps", "Trained on directions in random order."),
-        Control("untrained_process", "moments_of_the_process", "Before training."),
+        Control("without_noise", "law_of_the_process", "The same equation without its Brownian motion."),
     ),
     plan=_plan,
     run=_run,
-    smoke={"steps": 100, "length": 100},
+    smoke={"steps": 100, "length": 100, "signature_steps": 200},
 )

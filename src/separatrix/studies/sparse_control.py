@@ -127,7 +127,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     blind = learn_surrogate(_shuffled(seen, np.random.default_rng([seed, 5])), PENDULUM, seed=seed)
     surrogate = learn_surrogate(seen, PENDULUM, seed=seed)
     policy, lost = (
-        search(PENDULUM, Search.begin(PENDULUM), generations, np.random.default_rng([seed, 6]), step=each.step)[
+        search(plant, Search.begin(plant), generations, np.random.default_rng([seed, 6]), step=each.step, **size)[
             -1
         ].search.policy(PENDULUM)
         for each in (surrogate, blind)

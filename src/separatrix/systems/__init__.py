@@ -9,7 +9,7 @@ from separatrix.runs.errors import UnknownMemberError
 from separatrix.systems.catalogue import catalogue
 from separatrix.systems.dimensions import Dimension, correlation_dimension, kaplan_yorke
 from separatrix.systems.errors import DescriptionError, EscapeError, IntegrationError
-from separatrix.systems.lattices import lorenz96
+from separatrix.systems.lattices import lattice, lorenz96
 from separatrix.systems.lyapunov import Spectrum, lyapunov_spectrum
 from separatrix.systems.measures import dominant_period, histogram_distance, permutation_entropy, power_spectrum
 from separatrix.systems.recording import write
@@ -55,8 +55,11 @@ def systems() -> Mapping[str, System]:
 def find_system(name: str) -> System:
     """The system of that name or alias; case, spaces, hyphens and underscores do not matter.
 
+    Lorenz96x40 is the ring of 40 sites, and of any other number likewise.
+
     Raises:
         UnknownMemberError: there is none.
+        UsageError: a ring has fewer than four sites.
     """
     known = {_plain(each): each for each in catalogue()} | {
         _plain(alias): each for alias, each in catalogue().aliases.items()
@@ -64,6 +67,8 @@ def find_system(name: str) -> System:
     wanted = _plain(name)
     if wanted in known:
         return catalogue()[known[wanted]]
+    if ring := lattice(wanted):
+        return ring
     close = difflib.get_close_matches(wanted, known, n=3)
     hint = f"did you mean {', '.join(known[each] for each in close)}?" if close else "see `separatrix system list`"
     raise UnknownMemberError(f"there is no system {name!r}: {hint}")

@@ -65,8 +65,8 @@ class PolynomialPolicy:
 
     def __call__(self, states: States) -> Inputs:
         """Inputs for states (..., state)."""
-        values = self.monomials.values(states.reshape(-1, states.shape[-1])) @ self.coefficients
-        return np.asarray(np.clip(values, -self.limit, self.limit).reshape(*states.shape[:-1], -1))
+        values = self.monomials.combined(list(np.moveaxis(states, -1, 0)), self.coefficients)
+        return np.clip(values, -self.limit, self.limit)
 
     def __str__(self) -> str:
         parts = zip(self.coefficients.T, strict=True)

@@ -29,9 +29,8 @@ class Surrogate:
 
     def field(self, states: States, inputs: Inputs) -> States:
         """X'."""
-        joint = np.concatenate([states, inputs], axis=-1)
-        values = self.monomials.values(joint.reshape(-1, joint.shape[-1])) @ self.coefficients
-        return np.asarray(values.reshape(states.shape))
+        variables = [*np.moveaxis(states, -1, 0), *np.moveaxis(inputs, -1, 0)]
+        return self.monomials.combined(variables, self.coefficients)
 
     def step(self, states: States, inputs: Inputs) -> States:
         """The states a sampling interval later, by one step of the classical Runge-Kutta method."""
