@@ -47,7 +47,8 @@ def lines(theory: Theory) -> Iterator[str]:
         yield f"  {spec.name}{dims}: {spec.description}"
     yield "settings (default; range in which it is held to account):"
     for setting in theory.settings:
-        yield f"  {setting.name} = {setting.default}; {setting.kind}, {setting.range}: {setting.description}"
+        reason = f" ({setting.reason})" if setting.reason else ""
+        yield f"  {setting.name} = {setting.default}; {setting.kind}, {setting.range}: {setting.description}{reason}"
     yield "how far a training may lie from it, as a share of the predicted span:"
     yield from (f"  {band.series}: {band.share:g}, since {band.reason}" for band in theory.bands)
     yield "laws of every prediction:"
