@@ -368,6 +368,67 @@ def test_several_inputs_and_targets_come_as_tuples() -> None:
     assert training.loss[0].tolist() == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_training_measures_arrays_after_the_steps_that_are_asked_for() -> None:
+    networks = ensemble.stack(mlp, range(COPIES))
+    inputs, _ = vectors(0)
+    asked: dict[str, Any] = {"measure": {"outputs": lambda now: now.outputs(inputs)}, "every": [0, 5, 2]}
+    training = ensemble.train(networks, F.cross_entropy, ensemble.SGD(0.1), vectors, 7, **asked)
+    measured = training.measured["outputs"]
+    assert measured.steps == (0, 2, 5)
+    for step, values in zip(measured.steps[1:], measured.values[1:], strict=True):
+        alone = ensemble.train(networks, F.cross_entropy, ensemble.SGD(0.1), vectors, step).ensemble
+        torch.testing.assert_close(values, alone.outputs(inputs), rtol=0, atol=0)
+    torch.testing.assert_close(measured.values[0], networks.outputs(inputs), rtol=0, atol=0)
+    with pytest.raises(EnsembleError, match="after step 9: give steps from 8 to 8"):
+        again = {**asked, "every": [8, 9]}
+        ensemble.train(networks, F.cross_entropy, ensemble.SGD(0.1), vectors, 1, resume=training, **again)
+
+
+def test_copies_of_one_network_take_the_values_given() -> None:
+    draw = torch.Generator().manual_seed(0)
+    module = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4))
+    weight, mean = torch.randn(COPIES, 4, 6, generator=draw), torch.randn(COPIES, 4, generator=draw)
+    networks = ensemble.from_values(module, {"0.weight": weight, "1.running_mean": mean})
+    for index in range(COPIES):
+        state = module.state_dict() | {"0.weight": weight[index], "1.running_mean": mean[index]}
+        torch.testing.assert_close(dict(networks.module(index).state_dict()), dict(state), rtol=0, atol=0)
+    weight.zero_()
+    assert networks.named()["0.weight"].all()
+    for values, words in (
+        ({}, "values of nothing: give some of 0.weight, 0.bias"),
+        ({"weight": weight}, "values of weight: give some of"),
+        ({"0.weight": weight, "0.bias": mean[:2]}, r"0.bias of shape \(2, 4\) .* for 3 copies"),
+        ({"0.weight": weight.mT}, r"give \(3, 4, 6\)"),
+        ({"0.weight": weight.half()}, "torch.float16"),
+    ):
+        with pytest.raises(EnsembleError, match=words):
+            ensemble.from_values(module, values)
+
+
+class Product(nn.Module):
+    """Reads nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.values = nn.Parameter(torch.ones(())), nn.Parameter(torch.zeros(3))
+
+    def forward(self) -> Tensor:
+        return self.scale * self.values
+
+
+def test_a_network_without_inputs_descends_its_loss() -> None:
+    start = {"scale": torch.tensor([2.0, 3.0]), "values": torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])}
+    networks = ensemble.from_values(Product(), start)
+    wanted = torch.zeros(2, 3)
+    training = ensemble.train(
+        networks, lambda made, goal: 0.5 * (made - goal).square().sum(), ensemble.SGD(0.1), lambda step: ((), wanted), 1
+    )
+    assert training.loss[0].tolist() == [2.0, 9.0]
+    moved = training.ensemble.named()
+    torch.testing.assert_close(moved["scale"], torch.tensor([2.0 - 0.1 * 2.0, 3.0 - 0.1 * 6.0]))
+    torch.testing.assert_close(moved["values"], start["values"] * torch.tensor([[1.0 - 0.4], [1.0 - 0.9]]))
+
+
 def test_a_run_holds_the_losses_and_measurements_of_every_copy(tmp_path: Path) -> None:
     networks = ensemble.stack(mlp, range(COPIES))
     inputs, _ = vectors(0)

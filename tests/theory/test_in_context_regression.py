@@ -9,7 +9,6 @@ from scipy.integrate import solve_ivp
 from scipy.stats import ortho_group
 
 from separatrix.tasks import InContextRegression
-from separatrix.theory._prompt_training import jackknifed
 from separatrix.theory.in_context_gradient_step import moments
 from separatrix.theory.in_context_regression import flow, isotropic_strength, largest_curvature, optimum
 
@@ -96,11 +95,3 @@ def test_the_other_blocks_have_no_gradient() -> None:
     assert not by_match[:, :, D].any()
     assert abs(float(by_read[:, D, D].mean())) > error * float(by_read[:, D, D].std())
     assert (by_match[:, :D, :D].mean(0).diagonal().abs() > error * by_match[:, :D, :D].std(0).diagonal()).all()
-
-
-def test_the_jackknife_gives_the_error_of_a_mean() -> None:
-    draws = torch.randn(1, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    without = (draws.sum(1, keepdim=True) - draws) / 19
-    found = jackknifed({"loss": without})
-    assert found.curves["loss"][0] == pytest.approx(float(draws.mean()), abs=1e-12)
-    assert found.standard_errors["loss"][0] == pytest.approx(float(draws.std()) / 20**0.5, rel=1e-12)

@@ -30,13 +30,14 @@ from separatrix.studies.study import (
     Statement,
     Study,
 )
-from separatrix.tasks import LinearTeacher
+from separatrix.tasks import LinearTeacher, ensemble
 from separatrix.theory.generalisation_dynamics import (
     LinearStudent,
     curves,
     frozen_share,
     optimal_stopping,
 )
+from separatrix.theory.linear_students import compressed, half_squares, learnt, students
 
 _RATIOS = (0.25, 0.5, 0.5**0.5, 1.0, 2.0**0.5, 2.0, 4.0)
 _SOME = (1, 3, 5)  # a half, one and two examples a weight
@@ -56,23 +57,24 @@ def _grid(last: int) -> list[int]:
 
 
 def _descend(
-    features: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, rate: torch.Tensor, steps: Sequence[int]
+    inputs: torch.Tensor, targets: torch.Tensor, start: torch.Tensor, rate: float | torch.Tensor, steps: Sequence[int]
 ) -> torch.Tensor:
-    """Weights (kept steps, copies, d, students) on the way from `weights` (copies, d, students).
+    """Weights (kept steps, copies, d, students) on the way from `start` (copies, d, students).
 
-    `features` (copies, n, d), `targets` (copies, n), `rate` (copies,). Students of a copy see the same examples.
+    `inputs` (copies, n, d), `targets` (copies, n), `rate` one number or (copies,). Students of a copy see the same
+    examples.
     """
-    examples, dimension = features.shape[1:]
-    few = dimension > examples
-    moment = features if few else features.mT @ features / examples
-    cross = features.mT @ targets[..., None] / examples
-    pace, kept, found = rate[:, None, None], set(steps), []
-    for step in range(steps[-1] + 1):
-        if step in kept:
-            found.append(weights)
-        pull = features.mT @ (features @ weights) / examples if few else moment @ weights
-        weights = weights - pace * (pull - cross)
-    return torch.stack(found)
+    few = compressed(inputs, targets[..., None].expand(-1, -1, start.shape[2]))
+    training = ensemble.train(
+        students(start),
+        half_squares,
+        ensemble.SGD(rate),
+        lambda step: few,
+        steps[-1],
+        measure={"weights": learnt},
+        every=steps,
+    )
+    return training.measured["weights"].values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,9 +129,8 @@ def _trained(settings: Settings, ratio: float, copies: int, draw: torch.Generato
     inputs, targets = teacher.sample(copies * examples, draw).stacked(copies)
     direction = torch.randn(copies, dimension, 1, dtype=torch.float64, generator=draw)
     first = torch.tensor([start, -start, 0.0, 1.0, -1.0], dtype=torch.float64)
-    weights = torch.nn.functional.normalize(direction, dim=1) * first
-    rate = torch.full((copies,), student.rate, dtype=torch.float64)
-    way = _descend(inputs, targets, weights, rate, _grid(_LAST))
+    begin = torch.nn.functional.normalize(direction, dim=1) * first
+    way = _descend(inputs, targets, begin, student.rate, _grid(_LAST))
     penalty = student.noise * dimension * torch.eye(dimension, dtype=torch.float64)
     ridge = torch.linalg.solve(inputs.mT @ inputs + penalty, inputs.mT @ targets[..., None])
 

@@ -35,8 +35,9 @@ from separatrix.studies.study import (
     Statement,
     Study,
 )
-from separatrix.tasks import SingleIndex
+from separatrix.tasks import SingleIndex, ensemble
 from separatrix.theory.lazy_rich_grokking import (
+    QuadraticNet,
     QuadraticProblem,
     Statistics,
     initial_kernel,
@@ -45,6 +46,7 @@ from separatrix.theory.lazy_rich_grokking import (
     statistics,
     step,
 )
+from separatrix.theory.linear_students import half_squares
 from separatrix.theory.tangent_kernel import linearised_changes
 
 _TESTS = 1024
@@ -122,26 +124,22 @@ def _fresh(problem: QuadraticProblem) -> tuple[Tensor, Tensor]:
 def _trained(problem: QuadraticProblem) -> _Curves:
     """Gradient descent on every weight, all copies at once."""
     assert problem.weights is not None
-    size, examples = problem.task.dimension, problem.targets.shape[1]
-    bend, scale = problem.bend[:, None, None], problem.scale[:, None]
     tests, wanted = _fresh(problem)
-    columns, fresh = problem.inputs.mT / math.sqrt(size), tests.T / math.sqrt(size)
-    weights = problem.weights
-
-    def features(fields: Tensor) -> Tensor:
-        return (fields + 0.5 * bend * fields * fields).mean(1)
-
-    first, first_fresh = features(weights @ columns), features(weights @ fresh)
-    rate = (problem.pace / problem.scale / examples)[:, None, None]
-    at, losses, seen = set(_times()), [], []
-    for count in range(_STEPS + 1):
-        fields = weights @ columns
-        residual = scale * (features(fields) - first) - problem.targets
-        if count in at:
-            losses.append(residual.square().mean(1) / 2.0)
-            seen.append(scale * (features(weights @ fresh) - first_fresh))
-        weights = weights - rate * ((1.0 + bend * fields) * residual[:, None]) @ columns.mT
-    return _Curves(_times(), torch.stack(losses), torch.stack(seen), wanted)
+    rows = problem.weights
+    nets = ensemble.from_values(
+        QuadraticNet(rows[0], 1.0, 1.0),
+        {"hidden.weight": rows, "first": rows, "scale": problem.scale, "bend": problem.bend},
+    )
+    training = ensemble.train(
+        nets,
+        half_squares,
+        ensemble.SGD(problem.pace * rows.shape[1] / problem.scale.square()),
+        lambda step: (problem.inputs, problem.targets[..., None]),
+        _STEPS + 1,
+        measure={"outputs": lambda now: now.outputs(tests, shared=True)[..., 0]},
+        every=_times(),
+    )
+    return _Curves(_times(), training.loss[_times()], training.measured["outputs"].values, wanted)
 
 
 def _reduced(problem: QuadraticProblem) -> _Curves:

@@ -31,6 +31,7 @@ from separatrix.studies.study import (
     Statement,
     Study,
 )
+from separatrix.tasks import ensemble
 from separatrix.theory.linear_grokking import (
     Descent,
     Spectrum,
@@ -39,6 +40,7 @@ from separatrix.theory.linear_grokking import (
     grokking_times,
     marchenko_pastur,
 )
+from separatrix.theory.linear_students import compressed, learnt, students
 from separatrix.theory.theory import Curves, Floats
 
 _RATIOS = (0.3, 0.5, 0.7, 0.8)
@@ -96,18 +98,22 @@ class _Training:
         return dict(zip(_NAMES, (*means, *rights), strict=True))
 
 
-def _train(students: _Students, descent: Descent, steps: Sequence[int]) -> _Training:
-    weights, wanted = students.student, set(steps)
-    x, transposed = students.inputs, students.inputs.mT.contiguous()
-    targets, fresh_targets = x @ students.teacher, students.fresh @ students.teacher
-    share, training, fresh = 2.0 / targets[0].numel(), [], []
-    for step in range(max(steps) + 1):
-        errors = x @ weights - targets
-        if step in wanted:
-            training.append(errors.square().mean(2))
-            fresh.append((students.fresh @ weights - fresh_targets).square().mean(2))
-        weights = weights - descent.rate * (share * (transposed @ errors) + descent.decay * weights)
-    return _Training(list(steps), torch.stack(training), torch.stack(fresh))
+def _train(drawn: _Students, descent: Descent, steps: Sequence[int]) -> _Training:
+    few = compressed(drawn.inputs, drawn.inputs @ drawn.teacher)
+    training = ensemble.train(
+        students(drawn.student),
+        torch.nn.functional.mse_loss,
+        ensemble.SGD(descent.rate, descent.decay),
+        lambda step: few,
+        max(steps),
+        measure={"weights": learnt},
+        every=steps,
+    )
+    away = training.measured["weights"].values - drawn.teacher
+    return _Training(
+        list(steps),
+        *(torch.stack([(part @ now).square().mean(2) for now in away]) for part in (drawn.inputs, drawn.fresh)),
+    )
 
 
 def _logarithmic(last: int, count: int) -> list[int]:
@@ -164,13 +170,13 @@ def _grok(
     settings: Settings, ratio: float, outputs: int, rate: float | None, copies: int, generator: torch.Generator
 ) -> _Grokked:
     """At `rate`, or at the learning rate of the settings for the ratio."""
-    students = _drawn(copies, settings["inputs"], ratio, outputs, settings["init"], generator)
+    drawn = _drawn(copies, settings["inputs"], ratio, outputs, settings["init"], generator)
     descent = _descent(settings, ratio, outputs)
     if rate is not None:
         descent = dataclasses.replace(descent, rate=rate)
-    spectrum, threshold = students.spectrum, settings["threshold"]
+    spectrum, threshold = drawn.spectrum, settings["threshold"]
     steps = _logarithmic(_horizon(spectrum, descent, threshold), 50)
-    return _Grokked(steps, _train(students, descent, steps), spectrum, descent, threshold)
+    return _Grokked(steps, _train(drawn, descent, steps), spectrum, descent, threshold)
 
 
 def _at(steps: Sequence[int], values: Floats, time: float) -> float:
@@ -220,8 +226,8 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     decayed = _descent(settings, ratio, outputs, settings["decay"])
     slowest = 1.0 - float(decayed.contraction(np.array(edges(ratio)[0])))
     steps = _logarithmic(math.ceil(7.0 / slowest), 60)
-    students = _drawn(3 * copies, inputs, ratio, outputs, init, generator)
-    seen = _train(students, decayed, steps).curves(threshold)
+    drawn = _drawn(3 * copies, inputs, ratio, outputs, init, generator)
+    seen = _train(drawn, decayed, steps).curves(threshold)
     spectrum, population = marchenko_pastur(inputs, round(inputs / ratio)), np.ones((1, inputs))
     expected = curves(spectrum, decayed, threshold, steps)
     endless = curves(Spectrum(population, population, round(inputs / ratio)), decayed, threshold, steps)

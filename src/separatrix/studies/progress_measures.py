@@ -1,11 +1,13 @@
 """Progress measures for grokking: Fourier circuits of modular addition grow while the test loss stays high.
 
 The paper's net, a transformer of one layer (four heads, units of four times the width, no normalisation) reads a, b and
-a sign of equality, and is trained on a share of all pairs by AdamW on all of them at once, with a cross-entropy in
-double precision: in single precision the loss ends in noise that Adam turns into spikes. From logits on all pairs,
-less their mean over classes, come the paper's measures. The key frequencies are the five strongest waves of a + b at
-the end; the restricted loss keeps what goes with cos and sin of w_k (a + b) of these, the excluded loss removes it;
-`theory.modular_fourier` gives the circuits' amplitudes, and so what share of the waves is cos(w_k (a + b - c)).
+a sign of equality, and is trained on a share of all pairs by AdamW on all of them at once. The cross-entropy is written
+as log(1 + e^m), m being how much the other classes together exceed the right one: as a difference of logarithms in
+single precision it ends in noise that Adam turns into spikes. From logits on all pairs, less their mean over classes,
+come the paper's measures. The key frequencies are the five strongest waves of a + b at the end; the restricted loss
+keeps what goes with cos and sin of w_k (a + b) of these, the excluded loss removes it; `theory.modular_fourier` gives
+the circuits' amplitudes, and so what share of the waves is cos(w_k (a + b - c)). A training ends once the pairs not
+seen are known and the weights have come to rest: what a net has cleaned up by then it keeps.
 
 What a net needs to generalise grows as p log p pairs (a part of each must be seen by each residue), so the share of
 pairs is set as a multiple of log(p) / p; the paper's 0.3 of 113^2 is 7.2 of these. A restricted loss is to be read
@@ -19,10 +21,12 @@ import collections
 import dataclasses
 import math
 import statistics
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 
 from separatrix.studies.study import (
     Control,
@@ -43,21 +47,21 @@ _RATE = 0.003
 _MOST = 15000
 _EVERY = 20
 _LEARNT = 0.9
-_CLEANING = 5.0  # time that weights get to decay after twice that to generalise, in times of 1 / (rate * decay)
+_CLEANING = 5.0  # most time for weights to decay after twice that to generalise, in times of 1 / (rate * decay)
+_SETTLED = 0.1  # share of the sum of their squares that weights at rest lose in one such time, at most
 _KEYS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class _Trained:
-    """Logits of all pairs, (times, pairs, p), less their mean over classes, and accuracies at `steps`."""
+    """Weights after each of `steps`, accuracies on the pairs seen and on the others, sums of squares of all weights."""
 
     task: GroupArithmetic
     steps: list[int]
-    logits: Float[Tensor, "times pairs p"]
+    weights: list[dict[str, Tensor]]
     accuracy: Float[Tensor, " times"]
     eval_accuracy: Float[Tensor, " times"]
     squares: Float[Tensor, " times"]
-    """Sum of squares of all weights."""
 
     @property
     def memorised(self) -> int:
@@ -74,10 +78,16 @@ class _Trained:
         """Steps to generalise over steps to memorise."""
         return self.steps[self.generalised] / max(self.steps[self.memorised], 1)
 
+    def logits(self, index: int) -> Float[Tensor, "pairs p"]:
+        """Of all pairs, less their mean over classes."""
+        with torch.no_grad():
+            logits = _net(self.weights[index], self.task.pairs.inputs).double()
+        return logits - logits.mean(1, keepdim=True)
+
     def loss(self, logits: Float[Tensor, "pairs p"], seen: bool) -> float:
         """Cross-entropy on the pairs seen, or on the others."""
         rows = _rows(self.task, seen)
-        return float(torch.nn.functional.cross_entropy(logits[rows], self.task.pairs.targets[rows]))
+        return float(functional.cross_entropy(logits[rows], self.task.pairs.targets[rows]))
 
     def share_known(self, logits: Float[Tensor, "pairs p"]) -> float:
         """Accuracy on the pairs not seen."""
@@ -116,46 +126,62 @@ def _weights(p: int, width: int, draw: torch.Generator) -> dict[str, Tensor]:
 
 def _net(weights: dict[str, Tensor], pairs: Int[Tensor, "pairs 2"]) -> Float[Tensor, "pairs p"]:
     """Logits at the sign of equality, whose query is the same for all pairs: keys and values are made a token once."""
-    tokens, position = weights["token"], weights["position"]
-    read = [tokens[:-1] + position[0], tokens[:-1] + position[1], tokens[-1:] + position[2]]
-    query = torch.einsum("nd,hde->he", read[2], weights["query"]) / math.sqrt(weights["query"].shape[2])
-    scores = [torch.einsum("nd,hde,he->nh", each, weights["key"], query) for each in read]
-    values = [torch.einsum("nd,hde->nhe", each, weights["value"]) for each in read]
-    rows = [pairs[:, 0], pairs[:, 1], torch.zeros_like(pairs[:, 0])]
-    attention = torch.stack([score[row] for score, row in zip(scores, rows, strict=True)], -1).softmax(-1)
-    mixed = sum(attention[..., i, None] * values[i][rows[i]] for i in range(3))
-    stream: Tensor = read[2] + torch.as_tensor(mixed).flatten(1) @ weights["output"]
+    tokens, position, p = weights["token"], weights["position"], len(weights["token"]) - 1
+    read = torch.cat([tokens[:-1] + position[0], tokens[:-1] + position[1], tokens[-1:] + position[2]])
+    query = torch.einsum("d,hde->he", read[-1], weights["query"]) / math.sqrt(weights["query"].shape[2])
+    scores = torch.einsum("nd,hde,he->nh", read, weights["key"], query)
+    values = torch.einsum("nd,hde->nhe", read, weights["value"]).flatten(1)
+    places = torch.stack([pairs[:, 0], p + pairs[:, 1], torch.full_like(pairs[:, 0], 2 * p)], 1)
+    attention = functional.embedding(places, scores).softmax(1)[..., None]
+    mixed = (attention * functional.embedding(places, values).unflatten(2, (_HEADS, -1))).sum(1)  # type: ignore[no-untyped-call]
+    stream: Tensor = read[-1] + mixed.flatten(1) @ weights["output"]
     hidden = (stream @ weights["inwards"] + weights["inwards_bias"]).relu()
     logits: Tensor = (stream + hidden @ weights["outwards"] + weights["outwards_bias"]) @ weights["logits"]
     return logits
 
 
+def _loss(logits: Float[Tensor, "pairs p"], targets: Int[Tensor, " pairs"]) -> Float[Tensor, ""]:
+    """Cross-entropy as log(1 + e^m), m by how much the other classes together exceed the right one."""
+    own = logits.gather(1, targets[:, None])
+    others = logits.scatter(1, targets[:, None], -math.inf).logsumexp(1)
+    return functional.softplus(others - own[:, 0]).mean()
+
+
 def _train(task: GroupArithmetic, targets: Tensor, width: int, decay: float, steps: int | None) -> _Trained:
-    """AdamW on all pairs seen, for so many steps, or until some time after the others are known."""
+    """AdamW on all pairs seen, for so many steps, or until the others are known and the weights have settled."""
     weights = _weights(task.order, width, torch.Generator().manual_seed(task.seed))
-    optimizer = torch.optim.AdamW(weights.values(), lr=_RATE, weight_decay=decay, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(weights.values(), lr=_RATE, weight_decay=decay, betas=(0.9, 0.98), fused=True)
     seen, others = _rows(task, True), _rows(task, False)
     at: list[int] = []
-    logits, known, last = [], [], _MOST if steps is None else steps
-    count = 0
+    kept, known, last = [], [], _MOST if steps is None else steps
+    count = following = 0
     while count <= last:
-        if count % _EVERY == 0:
+        if count in (following, last):
             with torch.no_grad():
-                everything = _net(weights, task.pairs.inputs)
-                squares = float(sum(values.square().sum() for values in weights.values()))
-            right = (everything.argmax(1) == task.pairs.targets).double()
-            fitted = (everything[seen].argmax(1) == targets).double().mean()
-            logits.append(everything - everything.mean(1, keepdim=True))
-            known.append((float(fitted), float(right[others].mean()), squares))
+                found = _net(weights, task.pairs.inputs).argmax(1)
+            right = (found == task.pairs.targets).double()[others].mean()
+            kept.append({name: values.detach().clone() for name, values in weights.items()})
+            squares = sum(float(values.square().sum()) for values in kept[-1].values())
+            known.append((float((found[seen] == targets).double().mean()), float(right), squares))
             at.append(count)
-            if steps is None and last == _MOST and known[-1][1] >= _LEARNT:
-                last = min(_MOST, math.ceil((2 * count + _CLEANING / (_RATE * decay)) / _EVERY) * _EVERY)
-        loss = torch.nn.functional.cross_entropy(_net(weights, task.train.inputs).double(), targets)
+            if steps is None:
+                last = _last(at, known, 1.0 / (_RATE * decay))
+            following = count + max(_EVERY, count // _EVERY)
+        loss = _loss(_net(weights, task.train.inputs), targets)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         count += 1
-    return _Trained(task, at, torch.stack(logits), *torch.tensor(known, dtype=torch.float64).T)
+    return _Trained(task, at, kept, *torch.tensor(known, dtype=torch.float64).T)
+
+
+def _last(steps: Sequence[int], known: Sequence[tuple[float, float, float]], time: float) -> int:
+    """The step to stop at as far as is known, this one where weights have settled; `time` is that of their decay."""
+    learnt = next((step for step, (_, right, _) in zip(steps, known, strict=True) if right >= _LEARNT), _MOST)
+    before = [now[2] for step, now in zip(steps, known, strict=True) if learnt <= step <= steps[-1] - time]
+    if before and known[-1][2] > (1.0 - _SETTLED) * before[-1]:
+        return steps[-1]
+    return min(_MOST, math.ceil(2 * learnt + _CLEANING * time))
 
 
 def _turned(logits: Float[Tensor, "*times pairs p"]) -> Float[Tensor, "*times pairs p"]:
@@ -210,11 +236,11 @@ def _rise(losses: list[float]) -> float:
 
 
 def _measured(net: _Trained, lost: _Trained) -> tuple[dict[str, float], dict[str, float], dict[str, list[float]]]:
-    early, late, end = net.memorised, net.generalised, net.logits[-1].double()
+    early, late, end = net.memorised, net.generalised, net.logits(-1)
     shares = wave_shares(end)
     keys = shares.topk(_KEYS).indices
     series = _courses(net, keys)
-    then = net.logits[late].double()
+    then = net.logits(late)
     measured = {
         "generalises_long_after_it_memorises": net.delay,
         "few_waves_are_all": float(shares[keys].sum()),
@@ -226,12 +252,12 @@ def _measured(net: _Trained, lost: _Trained) -> tuple[dict[str, float], dict[str
         "the_waves_alone_do_better": net.loss(restricted(then, keys), False) / net.loss(then, False),
     }
     controls = {
-        "waves_when_memorised": float(wave_shares(net.logits[early].double())[keys].sum()),
+        "waves_when_memorised": float(wave_shares(net.logits(early))[keys].sum()),
         "other_waves": _lead(net, series["known_by_other_waves"]),
-        "random_classes": float(wave_shares(lost.logits[-1].double()).topk(_KEYS).values.sum()),
+        "random_classes": float(wave_shares(lost.logits(-1)).topk(_KEYS).values.sum()),
         "without_other_waves": _rise(series["excluded_loss_of_other_waves"][: late + 1]) / math.log(net.task.order),
         "while_it_memorises": float(net.squares[early] / net.squares[0]),
-        "circuits_at_the_start": _circuit_share(net.logits[0].double()),
+        "circuits_at_the_start": _circuit_share(net.logits(0)),
         "known_without_other_waves": net.share_known(_turned(excluded(_turned(end), keys))),
         "other_waves_alone": net.loss(_turned(restricted(_turned(then), keys)), False) / net.loss(then, False),
     }
@@ -241,8 +267,8 @@ def _measured(net: _Trained, lost: _Trained) -> tuple[dict[str, float], dict[str
 def _courses(net: _Trained, keys: Tensor) -> dict[str, list[float]]:
     """What is followed over the training, at `net.steps`."""
     found: dict[str, list[float]] = collections.defaultdict(list)
-    for step, squares, part in zip(net.steps, net.squares.tolist(), net.logits, strict=True):
-        logits = part.double()
+    for index, (step, squares) in enumerate(zip(net.steps, net.squares.tolist(), strict=True)):
+        logits = net.logits(index)
         kept, other = restricted(logits, keys), _turned(logits)
         now = {
             "step": float(step),
@@ -264,7 +290,7 @@ def _courses(net: _Trained, keys: Tensor) -> dict[str, list[float]]:
 def _plan(settings: Settings, quick: bool) -> Plan:
     p, width = 2 * settings["frequencies"] + 1, settings["width"]
     step = 1e-3 + 6e-8 * _share(settings, p) * p**2 * width * (1.0 + width / 64.0)
-    return Plan(runs=2 if quick else 6, seconds=3000.0 * (p / 47) ** 1.5 * step)
+    return Plan(runs=2 if quick else 6, seconds=1400.0 * (p / 47) ** 1.5 * step)
 
 
 study = Study(

@@ -32,8 +32,9 @@ from separatrix.studies.study import (
     Statement,
     Study,
 )
-from separatrix.tasks import Digits, FashionMnist
+from separatrix.tasks import Digits, FashionMnist, ensemble
 from separatrix.tasks.fashion_mnist import installed
+from separatrix.theory.linear_students import half_squares, learnt, students
 from separatrix.theory.sgd_structured_features import (
     critical_rate,
     expected_losses,
@@ -128,18 +129,27 @@ def _train(
     tests: Sequence[Floats],
 ) -> torch.Tensor:
     """Half the squared errors under each of the second moments `tests`, (steps, tests, copies), of SGD from 0."""
-    outputs = problem.outputs
-    target = -torch.eye(outputs, dtype=torch.float64).expand(copies, outputs, outputs)
-    state = torch.cat((torch.zeros(copies, problem.features, outputs, dtype=torch.float64), target), 1)
-    kept, wanted, losses = [torch.from_numpy(test) for test in tests], set(steps), []
-    for step in range(max(steps) + 1):
-        if step in wanted:
-            losses.append(torch.stack([((test @ state) * state).sum((1, 2)) / 2.0 for test in kept]))
-        if step == max(steps):
-            break
-        drawn = problem.draw(generator, copies, batch)
-        state[:, : problem.features] -= rate / batch * drawn[..., : problem.features].mT @ (drawn @ state)
-    return torch.stack(losses)
+    target = -torch.eye(problem.outputs, dtype=torch.float64).expand(copies, -1, -1)
+    kept = torch.from_numpy(np.stack(tests))
+
+    def losses(now: ensemble.Ensemble) -> torch.Tensor:
+        state = torch.cat((learnt(now), target), 1)[:, None]
+        return ((kept @ state) * state).sum((2, 3)) / 2.0
+
+    def drawn(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = problem.draw(generator, copies, batch)
+        return rows[..., : problem.features], rows[..., problem.features :]
+
+    training = ensemble.train(
+        students(torch.zeros(copies, problem.features, problem.outputs, dtype=torch.float64)),
+        half_squares,
+        ensemble.SGD(rate),
+        drawn,
+        max(steps),
+        measure={"losses": losses},
+        every=steps,
+    )
+    return training.measured["losses"].values.mT
 
 
 def _moment_losses(

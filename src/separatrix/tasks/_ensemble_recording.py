@@ -74,15 +74,16 @@ class Recording:
         """Evaluate the functions after `step` steps.
 
         Raises:
-            EnsembleError: a function does not give one number for each copy.
+            EnsembleError: a function does not give values for each copy, for a run one number.
         """
         for name, function in self._functions.items():
             with torch.no_grad():
                 values = function(ensemble).detach().clone()
-            if values.shape != (self._copies,):
+            if values.shape[:1] != (self._copies,) or (self._writer is not None and values.dim() > 1):
+                more = ", ..." if self._writer is None else ""
                 raise EnsembleError(
-                    f"the measurement {name!r} gave shape {tuple(values.shape)}: it must be ({self._copies},), one"
-                    " value for each copy"
+                    f"the measurement {name!r} gave shape {tuple(values.shape)}: it must be ({self._copies},{more}),"
+                    " values for each copy, a single one for a run"
                 )
             steps, taken = self.measured[name]
             steps.append(step)

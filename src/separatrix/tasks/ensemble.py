@@ -11,109 +11,55 @@ to rounding. Nothing passes between copies: one that diverges leaves the others 
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
-import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.func import functional_call, grad_and_value, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch import Tensor
+from torch.func import functional_call, grad_and_value
 
-from separatrix.tasks._ensemble_likeness import check_alike
+from separatrix.tasks._ensemble_networks import (
+    Ensemble,
+    Tensors,
+    as_tuple,
+    check_leading,
+    from_modules,
+    from_values,
+    split,
+    stack,
+)
 from separatrix.tasks._ensemble_optimizers import SGD, Adam, Hyper, Optimizer, State, Update, adamw
 from separatrix.tasks._ensemble_program import Program, trace
 from separatrix.tasks._ensemble_recording import Recording
 from separatrix.tasks.errors import EnsembleError
 
-__all__ = ["SGD", "Adam", "Ensemble", "Measured", "Optimizer", "Training", "adamw", "from_modules", "stack", "train"]
+__all__ = [
+    "SGD",
+    "Adam",
+    "Ensemble",
+    "Measured",
+    "Optimizer",
+    "Training",
+    "adamw",
+    "from_modules",
+    "from_values",
+    "stack",
+    "train",
+]
 
-Tensors = Tensor | tuple[Tensor, ...]
 Loss = Callable[[Any, Any], Tensor]
 Data = Callable[[int], tuple[Tensors, Tensors]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Ensemble:
-    """Copies of one network: trainable parameters in one array, buffers and frozen parameters by name.
-
-    `template` gives the structure; its own values are not used. `parameters` has shape (copies, size), `fixed` holds
-    arrays of shape (copies, ...).
-    """
-
-    template: nn.Module
-    parameters: Float[Tensor, " copies size"]
-    fixed: Mapping[str, Tensor]
-
-    @property
-    def copies(self) -> int:
-        """How many networks there are."""
-        return len(self.parameters)
-
-    @functools.cached_property
-    def shapes(self) -> dict[str, torch.Size]:
-        """Shape of each trainable parameter of one copy, tied ones once, in the order of their columns."""
-        return {name: values.shape for name, values in self.template.named_parameters() if values.requires_grad}
-
-    def named(self) -> dict[str, Tensor]:
-        """Views of the trainable parameters by name, of shape (copies, ...)."""
-        return _split(self.shapes, self.parameters)
-
-    def module(self, index: int) -> nn.Module:
-        """Copy `index` as an ordinary module of its own.
-
-        Raises:
-            IndexError: there is no such copy.
-        """
-        if not -self.copies <= index < self.copies:
-            raise IndexError(f"copy {index} of an ensemble of {self.copies}: give an index from 0 to {self.copies - 1}")
-        module = copy.deepcopy(self.template)
-        values = {**self.named(), **self.fixed}
-        with torch.no_grad():
-            for name, tensor in _tensors(module):
-                tensor.copy_(values[name][index])
-        return module
-
-    def outputs(self, inputs: Tensors, *, shared: bool = False, training: bool = False) -> Any:
-        """Outputs (copies, batch, ...) without gradients, in evaluation mode unless `training`; buffers stay.
-
-        Inputs have shape (copies, batch, ...), or (batch, ...) when they are `shared`; a tuple gives several arguments.
-
-        Raises:
-            EnsembleError: the leading size of an input is not the number of copies.
-        """
-        arguments = _as_tuple(inputs)
-        if not shared:
-            _check_leading(arguments, self.copies, "inputs")
-        template, shapes = copy.deepcopy(self.template).train(training), self.shapes
-
-        def one(row: Tensor, fixed: dict[str, Tensor], *given: Tensor) -> Any:
-            held = {name: values.clone() for name, values in fixed.items()}
-            return functional_call(template, {**_split(shapes, row), **held}, given)
-
-        dims = (0, 0, *(None if shared else 0 for _ in arguments))
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            return vmap(one, in_dims=dims, randomness="different")(self.parameters, dict(self.fixed), *arguments)
-
-
-def _split(shapes: Mapping[str, torch.Size], values: Tensor) -> dict[str, Tensor]:
-    """Parameters by name from their columns (..., size)."""
-    pieces = torch.split(values, [shape.numel() for shape in shapes.values()], dim=-1)
-    leading = values.shape[:-1]
-    return {name: piece.reshape(leading + shape) for (name, shape), piece in zip(shapes.items(), pieces, strict=True)}
-
-
-@dataclasses.dataclass(frozen=True)
 class Measured:
-    """Values of a function of the ensemble, (measurements, copies), and after how many steps each was taken."""
+    """Values of a function of the ensemble, (measurements, copies, ...), and after how many steps each was taken."""
 
     steps: tuple[int, ...]
-    values: Float[Tensor, " measurements copies"]
+    values: Float[Tensor, " measurements copies ..."]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,50 +79,6 @@ class Training:
     programs: dict[Any, Program] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
 
-def stack(build: Callable[[], nn.Module], seeds: Sequence[int]) -> Ensemble:
-    """One copy of the network for each seed, built after `torch.manual_seed(seed)`; the generators are put back.
-
-    Raises:
-        EnsembleError: see `from_modules`.
-    """
-    with torch.random.fork_rng():
-        return from_modules([_seeded(build, seed) for seed in seeds])
-
-
-def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    torch.manual_seed(seed)
-    return build()
-
-
-def from_modules(modules: Sequence[nn.Module]) -> Ensemble:
-    """Stacks copies of the values of networks that differ in nothing else.
-
-    Raises:
-        EnsembleError: there are no modules, they differ in something else than parameters and buffers, nothing can be
-            trained, or the trainable parameters are not of one floating-point type.
-    """
-    if not modules:
-        raise EnsembleError("an ensemble of no networks: give at least one seed or module")
-    check_alike(modules)
-    template = copy.deepcopy(modules[0])
-    named = [dict(_tensors(module)) for module in modules]
-    trainable = [name for name, values in template.named_parameters() if values.requires_grad]
-    kinds = {named[0][name].dtype for name in trainable}
-    if len(kinds) != 1 or not next(iter(kinds)).is_floating_point:
-        raise EnsembleError(
-            f"trainable parameters of types {sorted(map(str, kinds)) or 'none'}: an ensemble needs trainable parameters"
-            " of one floating-point type"
-        )
-    with torch.no_grad():
-        parameters = torch.stack([torch.cat([held[name].reshape(-1) for name in trainable]) for held in named])
-        fixed = {name: torch.stack([held[name] for held in named]) for name in named[0] if name not in set(trainable)}
-    return Ensemble(template, parameters, fixed)
-
-
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    return itertools.chain(module.named_parameters(), module.named_buffers())
-
-
 def train(
     ensemble: Ensemble,
     loss: Loss,
@@ -186,7 +88,7 @@ def train(
     *,
     schedule: Callable[[int], Hyper] | None = None,
     measure: Mapping[str, Callable[[Ensemble], Tensor]] | None = None,
-    every: int = 100,
+    every: int | Collection[int] = 100,
     resume: Training | None = None,
     seed: int = 0,
     run: str | Path | None = None,
@@ -201,9 +103,9 @@ def train(
         data: `data(step)` gives inputs and targets (copies, batch, ...), or tuples of them; steps count from 1.
         steps: how many to take.
         schedule: `schedule(step)` multiplies the learning rates, by one number or by one for each copy.
-        measure: functions of the ensemble to values (copies,), called before the first step, after every `every` steps
-            and after the last; they must not change it.
-        every: steps between measurements.
+        measure: functions of the ensemble to values (copies, ...), for a run (copies,), called before the first step,
+            after every `every` steps and after the last; they must not change it.
+        every: steps between measurements, or the very steps after which to measure, 0 before the first.
         resume: an earlier training of the same networks with the same kind of optimizer, to go on with.
         seed: of random layers such as dropout, whose draws differ from those of copies trained alone.
         run: a folder for a new run with `loss`, `learning_rate` and the measured series, of dimension `copy`.
@@ -213,17 +115,18 @@ def train(
     code in the network's forward runs only then.
 
     Raises:
-        EnsembleError: the network cannot be batched, a parameter gets no gradient, or hyperparameters or data do not
-            fit the number of copies.
+        EnsembleError: the network cannot be batched, a parameter gets no gradient, hyperparameters or data do not fit
+            the number of copies, or nothing is done at a step to measure after.
         RunExistsError: the run's folder holds something already.
     """
-    if steps < 1 or every < 1:
+    if steps < 1 or (isinstance(every, int) and every < 1):
         raise EnsembleError(f"steps={steps}, every={every}: both must be at least 1")
     if resume is not None:
         if resume.ensemble.template is not ensemble.template:
             raise EnsembleError("the training to resume is of other networks: pass the ensemble that it started from")
         ensemble = resume.ensemble
     done = 0 if resume is None else resume.steps
+    due = _due(every, 0 if resume is None else done + 1, done + steps)
     moving = _copied(ensemble)
     state = optimizer.start(moving.parameters) if resume is None else {k: v.clone() for k, v in resume.state.items()}
     update = _bound(optimizer, moving.parameters, state)
@@ -232,7 +135,7 @@ def train(
     functions = dict(measure or {})
     _keep_freed_memory()
     with Recording(run, labels, moving.copies, functions, optimizer) as recording:
-        if resume is None:
+        if 0 in due:
             recording.measure(0, moving)
         for step in range(done + 1, done + steps + 1):
             inputs, targets = (_contiguous(part) for part in data(step))
@@ -244,10 +147,19 @@ def train(
             losses.append(values)
             recording.step(step, values, optimizer.learning_rate, factor)
             update(gradient, step, factor)
-            if step % every == 0 or step == done + steps:
+            if step in due:
                 recording.measure(step, moving)
     measured = {name: Measured(tuple(at), torch.stack(taken)) for name, (at, taken) in recording.measured.items()}
     return Training(moving, torch.stack(losses), measured, state, done + 1, done + steps, programs)
+
+
+def _due(every: int | Collection[int], first: int, last: int) -> frozenset[int]:
+    """The steps to measure after, of those from `first` to `last`."""
+    if not isinstance(every, int):
+        if lost := sorted(step for step in every if not first <= step <= last):
+            raise EnsembleError(f"a measurement after step {lost[0]}: give steps from {first} to {last}")
+        return frozenset(every)
+    return frozenset({step for step in range(first, last + 1) if step % every == 0} | {last})
 
 
 def _keep_freed_memory() -> None:
@@ -274,10 +186,6 @@ def _bound(optimizer: Optimizer, parameters: Tensor, state: State) -> Update:
     return optimizer.bind(parameters, state)
 
 
-def _as_tuple(tensors: Tensors) -> tuple[Tensor, ...]:
-    return tensors if isinstance(tensors, tuple) else (tensors,)
-
-
 def _kinds(tensors: Tensors) -> tuple[Any, ...]:
     if isinstance(tensors, tuple):
         return tuple(_kinds(tensor) for tensor in tensors)
@@ -290,21 +198,13 @@ def _contiguous(tensors: Tensors) -> Tensors:
     return tensors.contiguous()
 
 
-def _check_leading(tensors: Sequence[Tensor], copies: int, what: str) -> None:
-    for tensor in tensors:
-        if tensor.dim() == 0 or len(tensor) != copies:
-            raise EnsembleError(
-                f"{what} of shape {tuple(tensor.shape)} for {copies} copies: the first dimension must be the copy"
-            )
-
-
 def _program(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors, seed: int) -> Program:
     """A function of (ensemble, inputs, targets, step) to gradient (copies, size) and loss (copies,)."""
-    _check_leading(_as_tuple(inputs), ensemble.copies, "inputs")
-    _check_leading(_as_tuple(targets), ensemble.copies, "targets")
+    check_leading(as_tuple(inputs), ensemble.copies, "inputs")
+    check_leading(as_tuple(targets), ensemble.copies, "targets")
     template, shapes, names = ensemble.template, ensemble.shapes, tuple(ensemble.fixed)
     buffers = tuple(name for name, _ in template.named_buffers())
-    inputs_end = len(names) + len(_as_tuple(inputs))
+    inputs_end = len(names) + len(as_tuple(inputs))
 
     def one(row: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         fixed = dict(zip(names, rest[: len(names)], strict=True))
@@ -312,14 +212,14 @@ def _program(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors, 
 
         def objective(row: Tensor) -> tuple[Tensor, list[Tensor]]:
             held = fixed | {name: fixed[name].clone() for name in buffers}
-            outputs = functional_call(template, {**_split(shapes, row), **held}, rest[len(names) : inputs_end])
+            outputs = functional_call(template, {**split(shapes, row), **held}, rest[len(names) : inputs_end])
             return loss(outputs, wanted), [held[name] for name in buffers]
 
         gradient, (value, held) = grad_and_value(objective, has_aux=True)(row)
         return gradient, value, *held
 
     def arguments(now: Ensemble, inputs: Tensors, targets: Tensors) -> tuple[Tensor, ...]:
-        return now.parameters, *now.fixed.values(), *_as_tuple(inputs), *_as_tuple(targets)
+        return now.parameters, *now.fixed.values(), *as_tuple(inputs), *as_tuple(targets)
 
     given = arguments(ensemble, inputs, targets)
     with _drawing(seed, ensemble.parameters.device):
@@ -363,7 +263,7 @@ def _alone(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors) ->
     """Loss of the last copy computed by itself, after a check that every parameter gets a gradient."""
     module = ensemble.module(-1)
     wanted = tuple(target[-1] for target in targets) if isinstance(targets, tuple) else targets[-1]
-    value = loss(module(*(tensor[-1] for tensor in _as_tuple(inputs))), wanted)
+    value = loss(module(*(tensor[-1] for tensor in as_tuple(inputs))), wanted)
     if value.dim() != 0:
         raise EnsembleError(f"the loss has shape {tuple(value.shape)}: give one that is a scalar, such as a mean")
     named = {name: values for name, values in module.named_parameters() if values.requires_grad}

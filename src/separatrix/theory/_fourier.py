@@ -13,16 +13,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def sum_waves(p: int) -> Float[Tensor, "frequencies 2 pairs"]:
-    """Cosine and sine of w_k (a + b) over all pairs, each of norm 1; orthonormal, and orthogonal to constants."""
+def sum_waves(p: int, frequencies: Tensor | None = None) -> Float[Tensor, "frequencies 2 pairs"]:
+    """Cosine and sine of w_k (a + b) over all pairs, each of norm 1; orthonormal, and orthogonal to constants.
+
+    Of all frequencies, or of those at these indices.
+    """
+    indices = torch.arange((p - 1) // 2) if frequencies is None else frequencies
     residues = torch.arange(p, dtype=torch.float64)
     sums = (residues[:, None] + residues).flatten()
-    angles = 2.0 * math.pi / p * torch.arange(1, (p + 1) // 2, dtype=torch.float64)[:, None] * sums
+    angles = 2.0 * math.pi / p * (indices[:, None] + 1).double() * sums
     return torch.stack([angles.cos(), angles.sin()], 1) * math.sqrt(2.0) / p
 
 
 def _along(logits: Float[Tensor, "*batch pairs p"], frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    waves = sum_waves(logits.shape[-1])[frequencies].flatten(0, 1).to(logits.dtype)
+    waves = sum_waves(logits.shape[-1], frequencies).flatten(0, 1).to(logits.dtype)
     return waves, waves @ logits
 
 

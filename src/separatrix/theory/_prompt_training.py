@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from separatrix.tasks import ensemble
 from separatrix.tasks.in_context_regression import InContextRegression
-from separatrix.theory.theory import Simulation
-
-Parameters = tuple[Tensor, ...]
-"""Of all copies, each (copies, ...)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +32,6 @@ class Objective:
         quadratic = (flat * (self.square @ flat[..., None])[..., 0]).sum(1)
         return (self.power - 2 * (self.cross * flat).sum(1) + quadratic) / 2
 
-    def gradient(
-        self, step: Float[Tensor, "copies dimension dimension"]
-    ) -> Float[Tensor, "copies dimension dimension"]:
-        """The derivative of each copy's loss by its step."""
-        return ((self.square @ step.flatten(1)[..., None])[..., 0] - self.cross).view_as(step)
-
     def leaving_out(self) -> Objective:
         """Each copy with the prompts of all others in place of its own."""
         others = (self.square, self.cross, self.power)
@@ -59,26 +50,40 @@ def objective(task: InContextRegression, copies: int, n: int, generator: torch.G
     return Objective(square, cross, power)
 
 
+class _Step(nn.Module):
+    """A as a product of parts that learn: one that is A, or v and U."""
+
+    def __init__(self, parts: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.parts = nn.ParameterList(parts)
+
+    def forward(self) -> Float[Tensor, "dimension dimension"]:
+        step: Tensor = functools.reduce(torch.mul, self.parts)
+        return step
+
+
+def _loss(step: Float[Tensor, "dimension dimension"], objective: tuple[Tensor, ...]) -> Float[Tensor, ""]:
+    square, cross, power = objective
+    flat = step.flatten()
+    loss: Tensor = (power - 2 * cross @ flat + flat @ square @ flat) / 2
+    return loss
+
+
 def descended(
-    start: Parameters, gradients: Callable[[Parameters], Parameters], rate: float, steps: Sequence[int]
-) -> list[Parameters]:
-    """The parameters of all copies after each of `steps`, ascending, of gradient descent."""
-    done, now, kept = 0, start, []
-    for step in steps:
-        for _ in range(step - done):
-            now = tuple(each - rate * gradient for each, gradient in zip(now, gradients(now), strict=True))
-        done = step
-        kept.append(now)
-    return kept
-
-
-def jackknifed(values: Mapping[str, Float[Tensor, "steps copies *labels"]]) -> Simulation:
-    """Means over trainings each of which leaves out its own share of all prompts, and their standard errors."""
-    seen = {name: value.double() for name, value in values.items()}
-    return Simulation(
-        {name: value.mean(1).numpy() for name, value in seen.items()},
-        {
-            name: (value.std(1) * (value.shape[1] - 1) / math.sqrt(value.shape[1])).numpy()
-            for name, value in seen.items()
-        },
+    start: Sequence[Float[Tensor, "copies ..."]], training: Objective, rate: float, steps: Sequence[int]
+) -> Float[Tensor, "steps copies dimension dimension"]:
+    """A after each of `steps`, ascending, of gradient descent on the parts of which it is the product."""
+    layers = ensemble.from_values(
+        _Step([part[0] for part in start]), {f"parts.{index}": part for index, part in enumerate(start)}
     )
+    wanted = (training.square, training.cross, training.power)
+    trained = ensemble.train(
+        layers,
+        _loss,
+        ensemble.SGD(rate),
+        lambda step: ((), wanted),
+        max(steps[-1], 1),
+        measure={"step": lambda now: now.outputs(())},
+        every=steps,
+    )
+    return trained.measured["step"].values

@@ -14,6 +14,8 @@ log(1 + e^h) for one layer, h for two (the logistic curve u = s e^(2st) / (e^(2s
 infinitely many when time is counted as N times the learning rate. Curves invert it by bisection.
 
 Time is learning rate times step; gradient descent follows the flow to first order in the learning rate.
+
+A simulation is the training of one net, on second moments that are exact: there is nothing to average.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ from scipy import optimize
 
 from separatrix.runs.settings import Settings
 from separatrix.runs.types import SeriesSpec
-from separatrix.tasks import LinearTeacher
+from separatrix.tasks import LinearTeacher, ensemble
+from separatrix.theory._averages import averaged
+from separatrix.theory.linear_students import compressed, half_squares, learnt, students
 from separatrix.theory.theory import Band, Curves, Floats, Law, Paper, Prediction, Setting, Simulation, Theory
 
 __all__ = [
@@ -45,7 +47,7 @@ __all__ = [
 ]
 
 _NODES = 4096
-_LAST = 1000
+_LAST = 400
 _WEIGHTS = 4000  # of all students of a simulation
 
 
@@ -182,28 +184,33 @@ def _simulate(student: LinearStudent, steps: Sequence[int], seed: int) -> Simula
     inputs, targets = teacher.sample(copies * student.examples, draw).stacked(copies)
     directions = torch.randn(copies, student.dimension, 1, dtype=torch.float64, generator=draw)
     first = student.start * torch.nn.functional.normalize(directions, dim=1)
-    weights = torch.cat([first, -first], 2)
-    moment = inputs.mT @ inputs / student.examples
-    cross = inputs.mT @ targets[..., None] / student.examples
-    kept, seen = set(steps), []
-    for step in range(steps[-1] + 1):
-        if step in kept:
-            residual = inputs @ weights - targets[..., None]
-            away = (weights - teacher.weights[:, None]).square().sum(1)
-            values = (
-                residual.square().mean(1) / 2.0,
-                (away + student.noise) / 2.0,
-                weights.square().sum(1),
-                teacher.weights @ weights,
-            )
-            seen.append(torch.stack(values).mean(2))
-        weights = weights - student.rate * (moment @ weights - cross)
-    found = torch.stack(seen, 1)
-    means, errors = found.mean(2).numpy(), found.std(2).numpy() / math.sqrt(copies)
-    means[2] = np.sqrt(means[2])
-    errors[2] /= 2.0 * np.maximum(means[2], 1e-12)
-    names = ("loss", "eval_loss", "weight_norm", "teacher_overlap")
-    return Simulation(dict(zip(names, means, strict=True)), dict(zip(names, errors, strict=True)))
+    few = compressed(inputs, targets[..., None].expand(-1, -1, 2))
+    training = ensemble.train(
+        students(torch.cat([first, -first], 2)),
+        half_squares,
+        ensemble.SGD(student.rate),
+        lambda step: few,
+        max(steps[-1], 1),
+        measure={"weights": learnt},
+        every=steps,
+    )
+    seen = training.measured["weights"].values
+    residual = torch.stack([(inputs @ now - targets[..., None]).square().mean((1, 2)) for now in seen])
+    away = (seen - teacher.weights[:, None]).square().sum(2).mean(2)
+    found = averaged(
+        {
+            "loss": residual / 2.0,
+            "eval_loss": (away + student.noise) / 2.0,
+            "weight_norm": seen.square().sum(2).mean(2),
+            "teacher_overlap": (teacher.weights @ seen).mean(2),
+        }
+    )
+    norm = np.sqrt(found.curves["weight_norm"])
+    error = found.standard_errors["weight_norm"] / (2.0 * np.maximum(norm, 1e-12))
+    return Simulation(
+        {**found.curves, "weight_norm": norm},
+        {**found.standard_errors, "weight_norm": error},
+    )
 
 
 def _start_law(student: LinearStudent, seen: Prediction) -> float:

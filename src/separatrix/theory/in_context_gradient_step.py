@@ -33,7 +33,8 @@ from numpy import ndarray
 
 from separatrix.runs.types import SeriesSpec
 from separatrix.tasks.in_context_regression import InContextRegression, Response
-from separatrix.theory._prompt_training import Objective, descended, jackknifed, objective
+from separatrix.theory._averages import jackknifed
+from separatrix.theory._prompt_training import Objective, descended, objective
 from separatrix.theory.theory import (
     Band,
     Curves,
@@ -201,9 +202,9 @@ def _simulate(problem: _Problem, steps: Sequence[int], seed: int) -> Simulation:
 
     training, tests = many(task), {"loss": many(task), "eval_loss": many(_longer(task))}
     start = torch.from_numpy(problem.start).expand(_COPIES, -1, -1)
-    layers = descended((start,), lambda now: (training.gradient(now[0]),), problem.rate, steps)
-    seen = {name: torch.stack([test.losses(step) for (step,) in layers]) for name, test in tests.items()}
-    return jackknifed(seen | {"mode_strength": torch.stack([step.diagonal(dim1=1, dim2=2) for (step,) in layers])})
+    learnt = descended((start,), training, problem.rate, steps)
+    seen = {name: torch.stack([test.losses(step) for step in learnt]) for name, test in tests.items()}
+    return jackknifed(seen | {"mode_strength": learnt.diagonal(dim1=2, dim2=3)})
 
 
 def _wrong(settings: Settings) -> Settings:

@@ -34,7 +34,8 @@ from scipy.integrate import solve_ivp
 
 from separatrix.runs.types import SeriesSpec
 from separatrix.tasks.in_context_regression import COVARIANCES, InContextRegression
-from separatrix.theory._prompt_training import Objective, Parameters, descended, jackknifed, objective
+from separatrix.theory._averages import jackknifed
+from separatrix.theory._prompt_training import Objective, descended, objective
 from separatrix.theory.in_context_gradient_step import Moments, moments
 from separatrix.theory.theory import (
     Band,
@@ -185,17 +186,11 @@ def _simulate(problem: _Problem, steps: Sequence[int], seed: int) -> Simulation:
 
     training, tests = many(problem.task), {"loss": many(problem.task), "eval_loss": many(problem.shifted)}
 
-    def gradients(now: Parameters) -> Parameters:
-        value, key_query = now
-        by_step = training.gradient(value * key_query)
-        return (by_step * key_query).sum((1, 2), keepdim=True), value * by_step
-
     value = torch.full((_COPIES, 1, 1), problem.scale, dtype=torch.float64)
-    start = (value, torch.from_numpy(problem.start).expand(_COPIES, -1, -1))
-    trained = descended(start, gradients, problem.rate, steps)
-    learnt = [v * u for v, u in trained]
+    key_query = torch.from_numpy(problem.start).expand(_COPIES, -1, -1)
+    learnt = descended((value, key_query), training, problem.rate, steps)
     seen = {name: torch.stack([test.losses(step) for step in learnt]) for name, test in tests.items()}
-    return jackknifed(seen | {"mode_strength": torch.stack([step.diagonal(dim1=1, dim2=2) for step in learnt])})
+    return jackknifed(seen | {"mode_strength": learnt.diagonal(dim1=2, dim2=3)})
 
 
 def _wrong(settings: Settings) -> Settings:

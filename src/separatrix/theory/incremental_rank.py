@@ -23,6 +23,8 @@ with the sum over fits j = 0 ... s - 1 (`learning_slopes`). The direction of gro
 one at Z_s, and the curve that leads from one to the other arrives along the slowest direction, of rate l_s - l_(s+1),
 with an amplitude that does not vanish with alpha: the least distance balances e^(-(l_s - l_(s+1)) (t - t_s)) against
 e^(-2 l_(s+1) (t_(s+1) - t)), so that p is smaller by the factor (l_s - l_(s+1)) / l_s (`measured_distance_exponent`).
+
+A simulation is one descent on the whole matrix: there is no data to draw and nothing to average.
 """
 
 from __future__ import annotations
@@ -214,30 +216,28 @@ THEORY = Theory(
         Setting("rate", "float", 0.01, "learning rate", 0.005, 0.02),
     ),
     series=(
-        SeriesSpec("loss", description="Quarter of the squared distance from the matrix."),
-        SeriesSpec("singular_values", ("mode",), description="Of the product of the factor with itself."),
-        SeriesSpec("fit_distance", ("mode",), description="From the best fit of rank 1, 2, ... to the whole matrix."),
+        SeriesSpec("loss", description="quarter of the squared distance from the matrix"),
+        SeriesSpec("singular_values", ("mode",), description="of the product of the factor with itself"),
+        SeriesSpec("fit_distance", ("mode",), description="from the best fit of rank 1, 2, ... to the whole matrix"),
     ),
     problem=_problem,
     steps=_steps,
     predict=_predict,
     simulate=_simulate,
     bands=(
-        Band("loss", 0.008, "A mode that saturates is off by a part of the learning rate: 0.3 eta at most."),
-        Band(
-            "singular_values", 0.012, "A mode that saturates is off by a part of the learning rate: 0.45 eta at most."
-        ),
-        Band("fit_distance", 0.012, "A mode that saturates is off by a part of the learning rate: 0.45 eta at most."),
+        Band("loss", 0.008, "a mode that saturates is off by a part of the learning rate: 0.3 eta at most"),
+        Band("singular_values", 0.012, "a mode that saturates is off by a part of the learning rate: 0.45 eta at most"),
+        Band("fit_distance", 0.012, "a mode that saturates is off by a part of the learning rate: 0.45 eta at most"),
     ),
     laws=(
-        Law("start", "The start is 0, but for the square of its scale.", _starts_at, 1e-9),
+        Law("start", "the start is 0, but for the square of its scale", _starts_at, 1e-9),
         Law(
             "greedy",
-            "For a start towards 0, modes are logistics from the orthogonal parts of their rows.",
+            "for a start towards 0, modes are logistics from the orthogonal parts of their rows",
             _greedy,
             1e-4,
         ),
-        Law("end", "In the end the loss is that of the best fit of the rank allowed.", _ends_at_best_fit, 1e-6),
+        Law("end", "in the end the loss is that of the best fit of the rank allowed", _ends_at_best_fit, 1e-6),
     ),
     wrong=_wrong,
 )

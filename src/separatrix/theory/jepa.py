@@ -18,6 +18,8 @@ where logarithms or a hypergeometric function take over:
 each taken between a0 and a, with ln a for the first term of MAE at L = 1. For small a0 both times are led by
 1 / lambda; the next order of JEPA's, 1 / (lambda rho (2 L - 2) a0^(2 L - 2)), still diverges, and that of MAE's stays
 bounded: among features of equal lambda a JEPA learns those of high rho first, an MAE does not.
+
+A simulation is one training of the layers, on second moments that are exact: there is nothing to average.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ The expected loss follows from the expansion of f - y in Hermite polynomials of 
 above; the tangent kernel is (scale^2 / N) (1 + bend (a_x + a_y) + bend^2 x'My / d) x.y / d with a = x.m / sqrt(d), at
 the start, for N = infinity, x.y / d + bend^2 (x.y / d)^2. The paper states the infinite width and gradient flow; that
 nothing has to be small or large was derived here.
+
+A simulation is the training of the one net whose weights the statistics are of.
 """
 
 from __future__ import annotations
@@ -207,13 +209,17 @@ def _floats(values: Sequence[Tensor]) -> np.ndarray[Any, np.dtype[np.float64]]:
 class QuadraticNet(nn.Module):
     """The net itself, with its rows as its only parameter."""
 
+    first: Tensor
+    scale: Tensor
+    bend: Tensor
+
     def __init__(self, weights: Float[Tensor, "width d"], scale: float, bend: float) -> None:
         super().__init__()
         # Built without values, which torch would draw from its global generator.
         self.hidden = nn.Linear(weights.shape[1], weights.shape[0], bias=False, dtype=weights.dtype, device="meta")
         self.hidden.weight = nn.Parameter(weights.clone())
-        self.first = weights.clone()
-        self.scale, self.bend = scale, bend
+        for name, value in (("first", weights.clone()), ("scale", scale), ("bend", bend)):
+            self.register_buffer(name, torch.as_tensor(value, dtype=weights.dtype))
 
     def forward(self, inputs: Float[Tensor, "n d"]) -> Float[Tensor, "n 1"]:
         inputs = inputs / math.sqrt(inputs.shape[1])
@@ -229,7 +235,7 @@ class QuadraticNet(nn.Module):
 def _simulate(problem: QuadraticProblem, steps: Sequence[int], seed: int) -> Simulation:
     assert problem.weights is not None
     net = QuadraticNet(problem.weights, float(problem.scale), float(problem.bend))
-    rate = float(problem.pace) * len(problem.weights) / net.scale**2
+    rate = float(problem.pace * len(problem.weights) / problem.scale**2)
     optimizer = torch.optim.SGD(net.parameters(), lr=rate)
     fresh = problem.task.sample(_TESTS, torch.Generator().manual_seed(seed))
     wanted = torch.outer(problem.targets, problem.targets)
@@ -356,7 +362,7 @@ THEORY = Theory(
         Law("start", "the first losses are those of an output of 0", _at_start),
         Law("rotation", "inputs and weights that are turned together train alike", _rotated, 1e-7),
         Law("covariance", "the covariance of the rows stays positive", _positive, 1e-12),
-        Law("lazy_limit", "at an immense scale training is descent under the kernel of the start", _lazy, 1e-5),
+        Law("lazy-limit", "at an immense scale training is descent under the kernel of the start", _lazy, 1e-5),
     ),
     wrong=_wrong,
 )

@@ -34,6 +34,9 @@ import torch
 from scipy.special import gammainc, gammaincinv
 
 from separatrix.runs import SeriesSpec
+from separatrix.tasks import ensemble
+from separatrix.theory._averages import averaged
+from separatrix.theory.linear_students import compressed, learnt, students
 from separatrix.theory.theory import (
     Band,
     Curves,
@@ -242,23 +245,25 @@ def _simulate(problem: Problem, steps: Sequence[int], seed: int) -> Simulation:
     shape = (copies, problem.inputs, outputs)
     teacher, student = torch.randn((2, *shape), dtype=torch.float64, generator=generator) / math.sqrt(problem.inputs)
     student = math.sqrt(descent.init) * student
-    targets, fresh_targets = x @ teacher, fresh @ teacher
-    share, transposed = 2.0 / (problem.examples * outputs), x.mT.contiguous()
-    wanted, seen = set(steps), []
-    for step in range(max(steps) + 1):
-        errors = x @ student - targets
-        if step in wanted:
-            train = errors.square().mean(2)
-            test = (fresh @ student - fresh_targets).square().mean(2)
-            rights = [(part <= problem.threshold).double() for part in (train, test)]
-            seen.append(torch.stack([part.mean(1) for part in (train, test, *rights)]))
-        student = student - descent.rate * (share * (transposed @ errors) + descent.decay * student)
-    found = torch.stack(seen)
-    names = ("loss", "eval_loss", "accuracy", "eval_accuracy")
-    means, spread = found.mean(2).T.numpy(), (found.std(2) / math.sqrt(copies)).T.numpy()
-    for row, examples in ((2, problem.examples), (3, _TESTS)):
-        spread[row] = np.maximum(spread[row], _share_error(means[row], copies * examples))
-    return Simulation(dict(zip(names, means, strict=True)), dict(zip(names, spread, strict=True)))
+    few = compressed(x, x @ teacher)
+    training = ensemble.train(
+        students(student),
+        torch.nn.functional.mse_loss,
+        ensemble.SGD(descent.rate, descent.decay),
+        lambda step: few,
+        max(*steps, 1),
+        measure={"weights": learnt},
+        every=steps,
+    )
+    away = training.measured["weights"].values - teacher
+    train, test = (torch.stack([(part @ now).square().mean(2) for now in away]) for part in (x, fresh))
+    rights = {"accuracy": train <= problem.threshold, "eval_accuracy": test <= problem.threshold}
+    values = {"loss": train, "eval_loss": test} | {name: right.double() for name, right in rights.items()}
+    found = averaged({name: value.mean(2) for name, value in values.items()})
+    spread = dict(found.standard_errors)
+    for name, examples in (("accuracy", problem.examples), ("eval_accuracy", _TESTS)):
+        spread[name] = np.maximum(spread[name], _share_error(found.curves[name], copies * examples))
+    return Simulation(found.curves, spread)
 
 
 def _start(problem: Problem, seen: Prediction) -> float:

@@ -22,6 +22,8 @@ What follows for k > r (Xiong, Ding and Du 2023), t = eta steps, N the k - r col
   eigenvalues of both signs on N, the smallest in size takes its place.
 - Replacing F and G once by beta A and G B D / beta, F = A D B' being the singular value decomposition, keeps F G' and
   makes every eigenvalue of F' F equal to beta^2: the rate is then 2 beta^2, whatever alpha was.
+
+A simulation is one descent on the whole matrix: there is no data to draw and nothing to average.
 """
 
 from __future__ import annotations
@@ -282,28 +284,26 @@ THEORY = Theory(
         Setting("rate", "float", 0.01, "learning rate", 0.005, 0.02),
     ),
     series=(
-        SeriesSpec("loss", description="Quarter (one factor) or half (two) of the squared distance from the matrix."),
-        SeriesSpec("singular_values", ("mode",), description="Of the product of the factors, largest first."),
+        SeriesSpec("loss", description="quarter (one factor) or half (two) of the squared distance from the matrix"),
+        SeriesSpec("singular_values", ("mode",), description="of the product of the factors, largest first"),
     ),
     problem=_problem,
     steps=_steps,
     predict=_predict,
     simulate=_simulate,
     bands=(
-        Band("loss", 0.008, "A mode that saturates is off by a part of the learning rate: 0.3 eta at most was seen."),
-        Band(
-            "singular_values", 0.012, "A mode that saturates is off by a part of the learning rate: 0.45 eta at most."
-        ),
+        Band("loss", 0.008, "a mode that saturates is off by a part of the learning rate: 0.3 eta at most was seen"),
+        Band("singular_values", 0.012, "a mode that saturates is off by a part of the learning rate: 0.45 eta at most"),
     ),
     laws=(
-        Law("start", "At first the loss is that of the factors at the start.", _starts),
-        Law("descent", "The loss never rises.", _falls),
+        Law("start", "at first the loss is that of the factors at the start", _starts),
+        Law("descent", "the loss never rises", _falls),
         Law(
             "floor",
-            "With spare columns of one factor the squared distance stays above sum (p / (1 + 2 t p))^2.",
+            "with spare columns of one factor the squared distance stays above sum (p / (1 + 2 t p))^2",
             _keeps_floor,
         ),
-        Law("imbalance", "The flow of two factors keeps the trace of F'F - G'G.", _conserves, 1e-7),
+        Law("imbalance", "the flow of two factors keeps the trace of F'F - G'G", _conserves, 1e-7),
     ),
     wrong=_wrong,
 )

@@ -16,6 +16,8 @@ and all r_k fall as the loss does: the strong put out the weak. A_k^2 - B_k^2 is
 
 This is the circuit that Nanda et al. (2023) find in transformers, for the cross-entropy that they train on; the
 reduction was derived here. That trained nets consist of single-frequency units is the finding of Gromov (2023).
+
+A simulation is the training of one net on all pairs: there is nothing to average.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ further assumption. Consequences:
   dL/dt = -(K L + L K) for a symmetric K, whatever the start: see `alignment_rate`.
 
 DirectPred replaces the trained predictor by p_j = sqrt(s_j) + epsilon max_k s_k, s_j the eigenvalues of F.
+
+A simulation is one training of the matrices, on second moments that are exact: there is nothing to average.
 """
 
 from __future__ import annotations

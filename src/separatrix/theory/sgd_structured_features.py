@@ -32,6 +32,9 @@ import numpy as np
 import torch
 
 from separatrix.runs import SeriesSpec
+from separatrix.tasks import ensemble
+from separatrix.theory._averages import averaged
+from separatrix.theory.linear_students import half_squares, learnt, students
 from separatrix.theory.theory import (
     Band,
     Curves,
@@ -242,31 +245,26 @@ def _simulate(problem: Problem, steps: Sequence[int], seed: int) -> Simulation:
     kept = None if problem.examples is None else torch.from_numpy(problem.examples)
 
     def drawn() -> tuple[torch.Tensor, torch.Tensor]:
-        """Features (copies, batch, modes) and targets (copies, batch)."""
+        """Features (copies, batch, modes) and targets (copies, batch, 1)."""
         if kept is not None:
             rows = kept[torch.randint(0, len(kept), (copies, batch), generator=generator)]
-            return rows[..., :-1], rows[..., -1]
+            return rows[..., :-1], rows[..., -1:]
         inputs = _drawn(problem.law, (copies, batch, modes), generator) * scale
         noise = torch.randn(copies, batch, dtype=torch.float64, generator=generator)
-        return inputs, inputs @ target + problem.noise * noise
+        return inputs, (inputs @ target + problem.noise * noise)[..., None]
 
-    weights = torch.zeros(copies, modes, dtype=torch.float64)
-    wanted, seen = set(steps), []
-    for step in range(max(steps) + 1):
-        inputs, targets = drawn()
-        residual = (inputs @ weights[..., None])[..., 0] - targets
-        if step in wanted:
-            errors = (weights - target).square()
-            test = (errors @ scale.square() + problem.noise**2) / 2.0
-            seen.append(torch.column_stack((residual.square().mean(1) / 2.0, test, errors)))
-        weights = weights - problem.rate / batch * (residual[:, None] @ inputs)[:, 0]
-    curves = torch.stack(seen)
-    mean, error = curves.mean(1).numpy(), (curves.std(1) / math.sqrt(copies)).numpy()
-
-    def named(values: Floats) -> Curves:
-        return {"loss": values[:, 0], "eval_loss": values[:, 1], "mode_error": values[:, 2:]}
-
-    return Simulation(named(mean), named(error))
+    training = ensemble.train(
+        students(torch.zeros(copies, modes, 1, dtype=torch.float64)),
+        half_squares,
+        ensemble.SGD(problem.rate),
+        lambda step: drawn(),
+        max(steps) + 1,
+        measure={"weights": learnt},
+        every=steps,
+    )
+    errors = (training.measured["weights"].values[..., 0] - target).square()
+    test = (errors @ scale.square() + problem.noise**2) / 2.0
+    return averaged({"loss": training.loss[list(steps)], "eval_loss": test, "mode_error": errors})
 
 
 def _start(problem: Problem, seen: Prediction) -> float:

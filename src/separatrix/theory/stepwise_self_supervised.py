@@ -18,6 +18,8 @@ A small random start acts as an aligned one: while nothing has grown W(t) = W(0)
 grows along W(0) v_1, the second along the part of W(0) v_2 orthogonal to it, and so on. The strengths that count are
 therefore the diagonal of R in W(0) V = Q R, for well separated times. With a kernel the same holds in its features, and
 the end is a kernel PCA of the cross-view kernel: see `final_representation`.
+
+A simulation is one training of the matrix, on second moments that are exact: there is nothing to average.
 """
 
 from __future__ import annotations

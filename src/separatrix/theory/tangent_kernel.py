@@ -15,6 +15,8 @@ followed step by step, which costs the square of the number of outputs each.
 What a real net adds is the change of its kernel, which vanishes with the width and, where outputs are scaled up by a
 factor after those of the start were subtracted, as 1 / factor (Chizat et al. 2019). With ReLU a unit that switches
 changes the kernel by a step, which the factor makes rarer but not smaller; the trainings here are of nets with erf.
+
+A simulation is the training of the one net whose kernel was computed.
 """
 
 from __future__ import annotations
@@ -339,7 +341,7 @@ THEORY = Theory(
     ),
     laws=(
         Law("start", "the first losses are those of the initial outputs", _start),
-        Law("first_step", "the first step moves the outputs by the kernel times the push alone", _first_step, 1e-10),
+        Law("first-step", "the first step moves the outputs by the kernel times the push alone", _first_step, 1e-10),
         Law("pythagoras", "squared pushes along the modes add up to those on all outputs", _pythagoras, 1e-9),
         Law("representer", "test outputs follow from training outputs by the kernels at all times", _representer, 1e-6),
         Law("end", "squared errors end in ridgeless kernel regression from the initial outputs", _end, 1e-6),

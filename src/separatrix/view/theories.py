@@ -16,6 +16,7 @@ _COLOURS = ("#3366cc", "#dc3912", "#ff9900", "#109618", "#990099", "#0099c6", "#
 _MOST_LINES = 8
 _PANEL_HEIGHT = 320
 _MOST_CIRCLES = 40
+_MARGIN = 0.3  # of a decade
 
 
 def described(theory: Theory) -> dict[str, Any]:
@@ -47,7 +48,8 @@ def lines(theory: Theory) -> Iterator[str]:
         yield f"  {spec.name}{dims}: {spec.description}"
     yield "settings (default; range in which it is held to account):"
     for setting in theory.settings:
-        yield f"  {setting.name} = {setting.default}; {setting.kind}, {setting.range}: {setting.description}"
+        reason = f" ({setting.reason})" if setting.reason else ""
+        yield f"  {setting.name} = {setting.default}; {setting.kind}, {setting.range}: {setting.description}{reason}"
     yield "how far a training may lie from it, as a share of the predicted span:"
     yield from (f"  {band.series}: {band.share:g}, since {band.reason}" for band in theory.bands)
     yield "laws of every prediction:"
@@ -63,8 +65,9 @@ def write_figure(
 ) -> Path:
     """Write a page with a panel for each series, prediction as lines and training as points, and return its path.
 
-    At most eight labels of a series are drawn, evenly spaced. Bars show two standard errors of simulated means. A
-    series whose values are positive and span more than two decades gets a logarithmic axis.
+    At most eight labels of a series are drawn, evenly spaced, and the legend has each label once. Bars show two
+    standard errors of simulated means. A series whose values are positive and span more than two decades gets a
+    logarithmic axis, down to where trainings still are.
     """
     from plotly.subplots import make_subplots
 
@@ -72,6 +75,7 @@ def write_figure(
     titles = [f"{name}{_units(predicted.series[name].units)}" for name in names]
     figure = make_subplots(rows=len(names), cols=1, subplot_titles=titles, vertical_spacing=0.25 / len(names))
     shown = _shown(simulated.steps)
+    listed: set[str] = set()
     for row, name in enumerate(names, 1):
         series = predicted.series[name]
         labels = next(iter(series.coords.values()), ("",))
@@ -81,18 +85,23 @@ def write_figure(
             colour = _COLOURS[order % len(_COLOURS)]
             label = f"{next(iter(series.coords), '')} {labels[column]}".strip()
             line, points, bars = (table[:, column] for table in tables)
+            legend = {"legendgroup": label or "whole", "showlegend": label not in listed}
+            listed.add(label)
             figure.add_scatter(
                 x=predicted.steps, y=line, mode="lines", line={"color": colour, "width": 2},
-                name=f"{label} predicted".strip(), row=row, col=1,
+                name=f"{label} predicted".strip(), row=row, col=1, **legend,
             )  # fmt: skip
             figure.add_scatter(
                 x=simulated.steps[shown], y=points[shown], mode="markers",
                 marker={"color": colour, "size": 6, "symbol": "circle-open"},
                 error_y={"array": 2 * bars[shown], "visible": bool(bars.any()), "thickness": 1},
-                name=f"{label} trained".strip(), row=row, col=1,
+                name=f"{label} trained".strip(), row=row, col=1, **legend,
             )  # fmt: skip
         if _decades(tables[0]) > 2:
-            figure.update_yaxes(type="log", exponentformat="power", row=row, col=1)
+            seen = tables[1][tables[1] > 0]
+            low = max(float(tables[0].min()), float(seen.min()) if seen.size else 0.0)
+            limits = [np.log10(low) - _MARGIN, np.log10(float(tables[0].max())) + _MARGIN]
+            figure.update_yaxes(type="log", exponentformat="power", range=limits, row=row, col=1)
         figure.update_xaxes(title_text="step", row=row, col=1)
     figure.update_layout(
         title=f"{theory.name}: lines predicted, circles trained",
@@ -113,5 +122,6 @@ def _shown(steps: np.ndarray) -> np.ndarray:
 
 
 def _decades(values: np.ndarray) -> float:
-    low, high = float(values.min()), float(values.max())
-    return float(np.log10(high / low)) if low > 0 else 0.0
+    """What all but the smallest twentieth span, which may be rounding of what starts at 0; 0 if not all are above 0."""
+    low, high = float(np.quantile(values, 0.05)), float(values.max())
+    return float(np.log10(high / low)) if values.min() > 0 else 0.0
