@@ -112,6 +112,30 @@ def test_benchmark_ranks_forecasters_and_goes_on_where_it_was(
     assert (tmp_path / "out" / "trials.jsonl").read_text() == kept
 
 
-@pytest.mark.parametrize("wrong", [["--systems", "nix"], ["--models", "nix"], ["--systems", "Lorenz,,Rossler"]])
+def test_benchmark_takes_settings_of_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["system", "benchmark", "--systems", "Lorenz", "--models", "var,ndvar", "--points", "400", "--json"]
+    command += ["--out", str(tmp_path)]
+    found = []
+    for given in ([], ["--set", "ndvar.degree=3", "--set", "ndvar.lags=1"]):
+        assert main([*command, *given]) == 0
+        trials = json.loads(capsys.readouterr().out)["trials"]
+        found.append({trial["model"]: trial["valid_time"] for trial in trials})
+    first, second = found
+    assert first["var"] == second["var"] and first["ndvar"] != second["ndvar"]
+    kept = [json.loads(line)["trial"] for line in (tmp_path / "trials.jsonl").read_text().splitlines()]
+    assert [key.split("/")[1] for key in kept] == ["var", "ndvar", "ndvar,degree=3,lags=1"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--systems", "nix"],
+        ["--models", "nix"],
+        ["--systems", "Lorenz,,Rossler"],
+        ["--models", "var", "--set", "ndvar.degree=3"],
+        ["--set", "ndvar.nix=3"],
+        ["--set", "ndvar.degree=99"],
+    ],
+)
 def test_benchmark_refuses_what_there_is_not(wrong: list[str], tmp_path: Path) -> None:
     assert main(["system", "benchmark", "--out", str(tmp_path), *wrong]) == 2

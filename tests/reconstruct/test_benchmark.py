@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import scipy.stats
 from separatrix.reconstruct.benchmark import Outcome, Trial, ranking, run_trial, run_trials
 from separatrix.reconstruct.benchmark.ranking import critical_difference
 from separatrix.runs.errors import UsageError
+from separatrix.systems import Trajectory, simulate
 
 
 def test_friedman_is_scipys_and_ranks_are_counted() -> None:
@@ -56,6 +59,20 @@ def test_polynomials_forecast_lorenz_and_lines_do_not() -> None:
     assert nonlinear.smape < linear.smape
     assert nonlinear.divergence < linear.divergence
     assert 0.0 <= nonlinear.spectrum_distance < linear.spectrum_distance <= 1.0
+
+
+def test_models_are_compared_on_the_same_trajectories(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulated: list[int] = []
+
+    def counted(*given: Any, **chosen: Any) -> Trajectory:
+        simulated.append(chosen["seed"])
+        return simulate(*given, **chosen)
+
+    monkeypatch.setattr("separatrix.reconstruct.benchmark.trial.simulate", counted)
+    alone = run_trial(Trial("Rossler", "ndvar", seed=7, points=300, starts=3))
+    after = [run_trial(Trial("Rossler", model, seed=7, points=300, starts=3)) for model in ("var", "ndvar")][1]
+    assert simulated == [14, 15]
+    assert dataclasses.replace(after, seconds=alone.seconds) == alone
 
 
 def test_more_noise_is_worse() -> None:

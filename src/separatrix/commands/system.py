@@ -65,6 +65,14 @@ def _add_benchmark(verbs: values.Commands) -> None:
     benchmark.add_argument("--points-per-period", type=float, default=100.0, metavar="N", help="default: 100")
     benchmark.add_argument("--noise", type=float, default=0.0, metavar="SHARE", help="default: 0")
     benchmark.add_argument("--seeds", type=_count, default=1, metavar="N", help="trials of each pair; default: 1")
+    benchmark.add_argument(
+        "--set",
+        type=values.assignment,
+        action="append",
+        default=[],
+        metavar="MODEL.KEY=VALUE",
+        help="change a setting of a model",
+    )
     benchmark.add_argument("--workers", type=_count, default=1, metavar="N", help="processes; default: 1")
     benchmark.add_argument(
         "--out", type=values.path, default=Path("system-benchmark"), metavar="DIR", help="default: system-benchmark"
@@ -154,8 +162,17 @@ def _benchmark(options: argparse.Namespace) -> int:
 
     systems = [find_system(name).name for name in options.systems or DEFAULT_SYSTEMS]
     models = usable_models(options.models)
+    settings = _model_settings(models, options.set)
     trials = [
-        Trial(system, model, seed, options.points, options.points_per_period, options.noise)
+        Trial(
+            system,
+            model,
+            seed,
+            options.points,
+            options.points_per_period,
+            options.noise,
+            settings=settings[model],
+        )
         for system in systems
         for model in models
         for seed in range(options.seeds)
@@ -179,6 +196,24 @@ def _benchmark(options: argparse.Namespace) -> int:
         print_out("\n".join(forecasters.ranking_lines(ranked)))
         print_out(str(forecasters.write_figure(table, ranked, options.out / "ranks.html")))
     return EXIT_FINE
+
+
+def _model_settings(models: list[str], given: list[tuple[str, str]]) -> dict[str, dict[str, Any]]:
+    from separatrix.reconstruct import find_reconstructor
+    from separatrix.runs.settings import parsed
+
+    texts: dict[str, dict[str, str]] = {model: {} for model in models}
+    for key, text in given:
+        model, _, name = key.partition(".")
+        if model not in texts:
+            raise UsageError(
+                f"--set {key} names no model that is compared: give MODEL.KEY=VALUE with {', '.join(texts)}"
+            )
+        texts[model][name] = text
+    return {
+        model: parsed(find_reconstructor(model).settings, chosen, f"reconstructor {model}")
+        for model, chosen in texts.items()
+    }
 
 
 def _parameters(system: System, given: list[tuple[str, str]]) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from separatrix.reconstruct import find_reconstructor, trajectories
 from separatrix.reconstruct.scores import power_spectrum_distance, smape, state_space_divergence, valid_times
@@ -84,20 +86,11 @@ def run_trial(trial: Trial) -> Outcome:
     settings = member.complete(trial.settings)
     exponent = system.largest_exponent
     dt = interval_of(system, None, trial.points_per_period)
-    transient = _PERIODS_LEFT_OUT * (system.period if system.kind != "map" else 100.0)
     steps = min(_MOST_STEPS, max(10, math.ceil(LYAPUNOV_TIMES / (exponent * dt))))
-    found = [
-        simulate(
-            system,
-            count,
-            points_per_period=trial.points_per_period,
-            copies=1,
-            transient=transient,
-            seed=2 * trial.seed + half,
-        )
+    learnt, tested = (
+        _observed(system.name, count, trial.points_per_period, 2 * trial.seed + half)
         for half, count in ((0, trial.points), (1, _CONTEXT + max(trial.points, 2 * steps)))
-    ]
-    learnt, tested = (each.observed[0] for each in found)
+    )
     spread = learnt.std(axis=0)
     draw = np.random.default_rng(trial.seed)
     noisy, histories = (part + trial.noise * spread * draw.standard_normal(part.shape) for part in (learnt, tested))
@@ -126,6 +119,16 @@ def run_trial(trial: Trial) -> Outcome:
         spectrum_distance=power_spectrum_distance(run, tested[past:]),
         seconds=seconds,
     )
+
+
+@functools.lru_cache(maxsize=4)  # trials of several models on one system follow each other
+def _observed(name: str, points: int, points_per_period: float, seed: int) -> Float[np.ndarray, "point variable"]:
+    system = find_system(name)
+    transient = _PERIODS_LEFT_OUT * (system.period if system.kind != "map" else 100.0)
+    path = simulate(system, points, points_per_period=points_per_period, copies=1, transient=transient, seed=seed)
+    found: np.ndarray = path.observed[0]
+    found.setflags(write=False)
+    return found
 
 
 def _bins(points: np.ndarray) -> int:
