@@ -36,7 +36,7 @@ class AlmostLinearNetwork:
         self, numbers: Float[Tensor, " number"]
     ) -> tuple[Float[Tensor, "state 1+state"], Float[Tensor, " unit"], Float[Tensor, "hidden 1+seen"]]:
         """(W, h), a and (E, e)."""
-        rows, leak, embedding = torch.split(numbers, self.sizes)
+        rows, leak, embedding = torch.split(numbers, list(self.sizes))
         hidden = self.states - self.seen
         return rows.view(self.states, self.states + 1), leak, embedding.view(hidden, self.seen + 1)
 

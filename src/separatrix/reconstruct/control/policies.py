@@ -66,7 +66,8 @@ class PolynomialPolicy:
     def __call__(self, states: States) -> Inputs:
         """Inputs for states (..., state)."""
         values = self.monomials.combined(list(np.moveaxis(states, -1, 0)), self.coefficients)
-        return np.clip(values, -self.limit, self.limit)
+        inputs: Inputs = np.clip(values, -self.limit, self.limit)
+        return inputs
 
     def __str__(self) -> str:
         parts = zip(self.coefficients.T, strict=True)
