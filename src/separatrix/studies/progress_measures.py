@@ -314,7 +314,7 @@ study = Study(
             23,
             "of which p is twice as many and one",
             20,
-            30,
+            24,
             reason="of smaller tables the strongest waves hold less, larger ones want more steps than a study may take",
         ),
         Setting(
