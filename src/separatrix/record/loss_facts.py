@@ -30,7 +30,6 @@ class LossFacts:
         """Look at a call in a step, unless enough of its kind were seen; `view` is left as it is."""
         known = self._facts.get(view.kind)
         if (known is not None and known["calls"] >= _VIEWS) or (known is None and len(self._facts) >= _MOST_KINDS):
-            self._calls.clear()
             return
         outputs, targets = view.outputs, view.targets
         facts = {
@@ -48,14 +47,18 @@ class LossFacts:
         self._facts[view.kind] = facts if known is None else known | {k: facts[k] for k in facts if k not in _FIRST}
         self._writer.meta("losses", list(self._facts.values()))
 
+    def forget(self) -> None:
+        """The step is over: let go of its tensors."""
+        self._calls.clear()
+
     def _meets_others(self, view: LossView, step: int) -> bool:
         """Whether the same outputs met other targets in an earlier call of the kind in this step.
 
-        Calls are kept until the next step, so that no other tensor takes the place of one in memory.
+        Calls are kept for the rest of the step, so that no other tensor takes the place of one in memory.
         """
         if step != self._step:
             self._step = step
-            self._calls.clear()
+            self.forget()
         outputs, targets = view.outputs.detach(), view.targets.detach()
         met = any(
             kind == view.kind and same_memory(earlier, outputs) and not same_memory(others, targets)

@@ -83,6 +83,7 @@ class Observer:
         """Plan `step` and arm the hooks if modules are to be seen in it."""
         self._step = step
         self._loss_views = 0
+        self._loss_facts.forget()
         self.plan = None if self.subject is None else self.sampler.plan(step)
         if self.subject is not None and self.snapshots.plan(step):
             self.plan = self.plan or Plan((), frozenset())
@@ -212,6 +213,7 @@ class Observer:
         """
         self.sampler.look(Moment.STEP, StepView(step, device), step)
         self._before.clear()
+        self._loss_facts.forget()
         self._samples += 1
         if self._samples == _SAMPLES_UNTIL_MISSED:
             self._say_what_is_missed(step)

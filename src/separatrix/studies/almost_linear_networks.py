@@ -9,8 +9,9 @@ does not overfit; exponent, fixed point and words it does not see. The exponent 
 Lorenz-63 is left out. Eight states with two units, the paper's number, reached divergences of 0.92, 1.19 and 1.06 over
 three seeds after 60 generations (1.31, 1.39 and 1.30 after 20), three units 0.85 and 0.76, one 3.4; by this measure the
 weights that the authors publish for two units have 1.02, a normal distribution with the true mean and covariance 1.8.
-The fixed points were near all three true ones. But the largest exponent came out at 1.3 to 2.4, where 0.9056 is true
-and 0.95 is that of the published weights, and a fit takes longer than a short run allows.
+The fixed points were near the two true ones within the wings, and within about a spread of the one at the origin. But
+the largest exponent came out at 1.3 to 2.4, where 0.9056 is true and 0.95 is that of the published weights, and a fit
+takes longer than a short run allows.
 """
 
 from __future__ import annotations
