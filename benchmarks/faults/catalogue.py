@@ -9,6 +9,12 @@ from pathlib import Path
 FOLDER = Path(__file__).parent / "scripts"
 HEALTHY = "healthy"
 PARTS = ("setting", "measuring")
+CAUSES = {
+    "diverging/momentum_regression": "lr-too-high",
+    "loss-spike/rate_typo": "scheduler-misuse",
+    "vanishing-gradient/deep_tanh_small_init": "bad-init",
+}
+"""What a script does wrong by another code of the vocabulary, of which the planted one is the consequence."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -23,6 +29,12 @@ class Script:
     def part(self) -> str:
         """The part of the benchmark that the script belongs to."""
         return part_of(self.code, self.name)
+
+
+def right_codes(code: str, name: str) -> tuple[str, ...]:
+    """The planted code, and what causes it in this script where that has a code of its own."""
+    cause = CAUSES.get(f"{code}/{name}")
+    return (code,) if cause is None else (code, cause)
 
 
 def part_of(code: str, name: str) -> str:

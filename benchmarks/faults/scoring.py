@@ -8,6 +8,8 @@ An *alarm* is a finding, or a symptom folded under one, of severity error or war
   it was said to be a consequence of the true cause. Every other one is wrong, also a true remark on a consequence that
   was not folded under its cause. *Precision* of c is the share of trials with an alarm of c in which that was right.
 - A trial is *placed first* when the first finding is the planted one.
+- Some scripts do something wrong that has a code, and plant its consequence (`catalogue.CAUSES`). That cause is right
+  too in precision; for recall and the first place it does not count, and the first places with it are given apart.
 
 Intervals are Wilson's at 95 %, with trials as the unit: several seeds of one script are no independent scripts.
 """
@@ -20,7 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.faults.catalogue import HEALTHY
+from benchmarks.faults.catalogue import HEALTHY, right_codes
 from benchmarks.faults.trials import Trial
 
 ALARMS = ("error", "warning")
@@ -89,7 +91,8 @@ def alarms(trial: Trial) -> dict[str, bool]:
     said: dict[str, bool] = {}
     for code, severity, root in everything(trial.findings):
         if severity in ALARMS:
-            said[code] = said.get(code, False) or code == trial.code or root == trial.code
+            right = right_codes(trial.code, trial.name)
+            said[code] = said.get(code, False) or code in right or root in right
     return said
 
 
@@ -129,6 +132,16 @@ def false_alarms(trials: Sequence[Trial]) -> Share:
 def placed_first(trials: Sequence[Trial]) -> Share:
     """Planted faults that are the first finding."""
     return share(first(trial) == trial.code for trial in trials if trial.code != HEALTHY)
+
+
+def cause_placed_first(trials: Sequence[Trial]) -> Share:
+    """Planted faults that are the first finding, themselves or by the cause they have in the script."""
+    return share(first(trial) in right_codes(trial.code, trial.name) for trial in trials if trial.code != HEALTHY)
+
+
+def precision(trials: Sequence[Trial]) -> Share:
+    """Alarms of all codes, one a code and trial, that were right."""
+    return share(right for trial in trials for right in alarms(trial).values())
 
 
 def confusion(trials: Sequence[Trial]) -> dict[str, Counter[str]]:

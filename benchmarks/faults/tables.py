@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.faults.catalogue import HEALTHY
-from benchmarks.faults.scoring import Share, alarms, confusion, false_alarms, found, placed_first, rows
+from benchmarks.faults.scoring import (
+    Share,
+    alarms,
+    cause_placed_first,
+    confusion,
+    false_alarms,
+    found,
+    placed_first,
+    precision,
+    rows,
+)
 from benchmarks.faults.trials import Trial
 
 
@@ -24,7 +34,8 @@ def report(trials: Sequence[Trial]) -> str:
     recall = Share(sum(map(found, planted)), len(planted))
     lines += [
         "",
-        f"Planted faults found: {text(recall)}. Placed first: {text(placed_first(trials))}."
+        f"Planted faults found: {text(recall)}. Placed first: {text(placed_first(trials))}, with causes"
+        f" {text(cause_placed_first(trials))}. Alarms that are right: {text(precision(trials))}."
         f" Healthy trainings with an alarm: {text(false_alarms(trials))}.",
         "",
         "| planted | first finding |",

@@ -290,6 +290,18 @@ class TestGradientProfiles:
             assert bool(vanishing) == (name == "down")
             assert bool(exploding) == (name == "up")
 
+    def test_gradients_of_the_untrained_network_are_no_consequence_of_steps(self, tmp_path: Path) -> None:
+        grown = [0.15**depth for depth in range(8)]
+        for name, first, step in (("at first", grown, 0), ("later", [1.0] * 8, 1)):
+            names = [f"{index}.weight" for index in range(8)]
+            rows = {label: [first[k], *[grown[k]] * 4] for k, label in enumerate(names)}
+            vectors = {"gradient_rms": ("parameter", rows), "weight_rms": ("parameter", {n: [1.0] * 5 for n in names})}
+            modules = [{"name": str(index), "kind": "Linear"} for index in range(8)]
+            meta = {"parameters": [parameter(label) for label in names], "modules": modules}
+            loss = {"loss": [math.nan, 2.3, 50.0, 900.0, 1e5, 1e9]}
+            found = only(judged("exploding-gradient", tmp_path / name, loss, vectors, meta, range(1, 6)))
+            assert (found.evidence["how"], found.step) == ("through the layers", step)
+
     def test_one_unusual_layer_does_not_decide(self, tmp_path: Path) -> None:
         assert not self.profile("vanishing-gradient", tmp_path / "a", [1e-9, 1, 1, 1, 1, 1, 1, 1, 1]).findings
         assert not self.profile("exploding-gradient", tmp_path / "b", [1e9, 1, 1, 1, 1, 1, 1, 1, 1]).findings

@@ -111,6 +111,13 @@ class TestLearningRateTooHigh:
         scalars = {"loss": noisy(level), "learning_rate": [0.4], "batch_size": [16.0]}
         assert only(judged("lr-too-high", tmp_path, scalars, steps_of(2.0))).evidence["how"] == "stuck"
 
+    def test_a_step_that_momentum_might_have_become_but_did_not_is_not_long(self, tmp_path: Path) -> None:
+        # 0.04 in the first step becomes 0.4 if gradients persist; those around a plateau's weights of zero do not.
+        scalars = {"loss": noisy(np.full(STEPS, 0.69)), "learning_rate": [0.2], "momentum": [0.9]}
+        for late, expected in ((0.05, ()), (0.4, ("lr-too-high",))):
+            vectors = {"update_ratio": ("parameter", {"0.weight": [0.04, 0.08, 0.11, late, late, late, late, late]})}
+            assert judged("lr-too-high", tmp_path / str(late), scalars, vectors).codes == expected
+
     def test_curvature_far_beyond_the_edge_counts_and_the_edge_does_not(self, tmp_path: Path) -> None:
         for ratio, expected in ((1.2, ()), (8.0, ("lr-too-high",))):
             scalars = {"loss": noisy(np.full(STEPS, 2.2)), "learning_rate": [0.3], "stability_ratio": [ratio] * 8}

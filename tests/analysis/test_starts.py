@@ -84,6 +84,14 @@ class TestBadInit:
     def test_weights_out_of_scale(self, rms: float, codes: tuple[str, ...], tmp_path: Path) -> None:
         assert judged("bad-init", tmp_path, {}, {"weight_rms": weights(rms)}).codes == codes
 
+    @pytest.mark.parametrize(("level", "codes"), [(0.9, ()), (8.0, ("bad-init",))])
+    def test_weights_that_the_forward_pass_divides_are_in_scale(
+        self, level: float, codes: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        outputs = by("module", [str(k) for k in range(6)], [level] * 6)
+        vectors = {"weight_rms": weights(1.0), "activation_rms": outputs}
+        assert judged("bad-init", tmp_path, {}, vectors).codes == codes
+
     def test_a_recording_that_begins_late_says_nothing(self, tmp_path: Path) -> None:
         with run_of(tmp_path / "run", {}, {"weight_rms": weights(1.0)}, META, steps=range(100, 104)) as run:
             assert [entry.code for entry in assess(run, [RULES["bad-init"]]).not_assessed] == ["bad-init"]

@@ -15,7 +15,7 @@ faults = pytest.importorskip("benchmarks.faults", reason="benchmarks are not par
 
 from benchmarks.faults import scoring  # noqa: E402
 from benchmarks.faults.__main__ import read, write  # noqa: E402
-from benchmarks.faults.catalogue import HEALTHY, part_of, scripts  # noqa: E402
+from benchmarks.faults.catalogue import CAUSES, HEALTHY, part_of, scripts  # noqa: E402
 from benchmarks.faults.tables import report  # noqa: E402
 from benchmarks.faults.trials import Trial  # noqa: E402
 
@@ -112,6 +112,23 @@ def test_rows_count_by_hand() -> None:
     text = report(trials)
     assert "diverging/third, seed 0: missed" in text
     assert "healthy/script, seed 0: wrong alarm dead-units" in text
+
+
+def test_the_cause_that_a_script_has_is_right_but_not_the_planted_one() -> None:
+    caused = trial("diverging", finding("lr-too-high", "error", (finding("nonfinite"),)), name="momentum_regression")
+    assert scoring.alarms(caused) == {"lr-too-high": True, "nonfinite": True}
+    assert not scoring.found(caused)
+    assert dataclasses.astuple(scoring.placed_first([caused])) == (0, 1)
+    assert dataclasses.astuple(scoring.cause_placed_first([caused])) == (1, 1)
+    elsewhere = dataclasses.replace(caused, name="td_no_target")
+    assert dataclasses.astuple(scoring.precision([caused, elsewhere])) == (2, 4)
+    assert dataclasses.astuple(scoring.cause_placed_first([elsewhere])) == (0, 1)
+
+
+def test_causes_are_of_scripts_that_exist() -> None:
+    known = {f"{script.code}/{script.name}" for script in scripts()}
+    assert set(CAUSES) <= known
+    assert set(CAUSES.values()) <= {script.code for script in scripts()} - {HEALTHY}
 
 
 def test_kept_trials_are_read_again_also_after_a_cut_line(tmp_path: Path) -> None:

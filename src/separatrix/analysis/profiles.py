@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,12 @@ def medians(of: Table) -> dict[str, float]:
     return found
 
 
+def firsts(of: Table) -> dict[str, float]:
+    """Values at the first step of all, of the labels that have a finite one."""
+    first = of.values[0] if len(of.steps) else np.empty(0)
+    return {label: float(value) for label, value in zip(of.labels, first, strict=False) if np.isfinite(value)}
+
+
 def kinds(run: Run) -> dict[str, str]:
     """Class name of each leaf module, in forward order."""
     return {str(module["name"]): str(module.get("kind", "")) for module in run.modules if "name" in module}
@@ -91,18 +97,20 @@ class DepthProfile:
     trend: float
 
 
-def gradient_profiles(run: Run, fewest: int) -> tuple[DepthProfile, ...]:
+def gradient_profiles(
+    run: Run, fewest: int, level: Callable[[Table], dict[str, float]] = medians
+) -> tuple[DepthProfile, ...]:
     """How gradients change with depth: of weights relative to the weights, and of biases, for each optimizer's layers.
 
     A weight's gradient is the product of the signal that comes back and the activation that went in; a bias's is the
     signal alone. Embeddings (most rows get none) and biases that a normalisation or a difference of outputs cancels are
     left out, and so are gradients of exactly zero, which say nothing about decay; the first layer's gradient is divided
-    by the RMS of the input. Profiles of fewer than `fewest` layers are left out.
+    by the RMS of the input. `level` says which values count. Profiles of fewer than `fewest` layers are left out.
     """
     kind_of = kinds(run)
     order = {name: index for index, name in enumerate(kind_of)}
     parameters = sorted(run.parameters, key=lambda p: order.get(module_of(p), len(order)))
-    levels, weights = medians(table(run, "gradient_rms")), medians(table(run, "weight_rms"))
+    levels, weights = level(table(run, "gradient_rms")), level(table(run, "weight_rms"))
     scale = input_rms(run) or 1.0
     found = []
     for optimizer in dict.fromkeys(parameter.get("optimizer") for parameter in parameters):

@@ -103,23 +103,36 @@ def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
     measurements within the first tenth of the run alone, before long steps have made the weights large. Under momentum
     what is seen in the first steps is divided by the part of the sum of gradients that has built up by then.
     """
-    ratios = table(run, "update_ratio")
-    columns = [ratios.labels.index(label) for label in matrices(run) if label in ratios.labels]
     momentum = max((float(t.values.max()) for t in tracks(run, "momentum") if len(t)), default=0.0)
     momentum = 0.0 if "beta2" in run else min(momentum, 0.999)
     found = []
-    for row, step in enumerate(map(int, ratios.steps)):
-        values = ratios.values[row, columns]
-        values = values[np.isfinite(values) & (values > 0)]
+    for step, ratio in _step_sizes(run):
         now = rate.at(step)
-        if values.size and now:
-            size = float(np.median(values)) / (1.0 - momentum ** max(step, 1)) * typical(rate) / now
-            found.append((step, size))
+        if now:
+            found.append((step, ratio / (1.0 - momentum ** max(step, 1)) * typical(rate) / now))
     if not found:
         return None
     last = int(rate.steps[0]) + _EARLY * len(rate)
     first = [size for step, size in found if step <= last][:_FIRST] or [found[0][1]]
     return float(np.median(first if early else [size for _, size in found]))
+
+
+def longest_step(run: Run) -> float:
+    """Largest median over weights of update over weight that was measured at any step; 0 if none was."""
+    return max((ratio for _, ratio in _step_sizes(run)), default=0.0)
+
+
+def _step_sizes(run: Run) -> list[tuple[int, float]]:
+    """Step, and median over weights that move of update over weight, of each measurement."""
+    ratios = table(run, "update_ratio")
+    columns = [ratios.labels.index(label) for label in matrices(run) if label in ratios.labels]
+    found = []
+    for row, step in enumerate(map(int, ratios.steps)):
+        values = ratios.values[row, columns]
+        values = values[np.isfinite(values) & (values > 0)]
+        if values.size:
+            found.append((step, float(np.median(values))))
+    return found
 
 
 def typical(rate: Track) -> float:

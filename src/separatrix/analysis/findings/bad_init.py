@@ -13,8 +13,12 @@ Looked at in the first measurements (the first three steps), in this order:
   below or above that of the first third and changes with depth all along (Spearman 0.8). Initialisations made for the
   activation keep it within a factor of ten.
 - *large*: in half of the layers' weights, RMS times the root of the fan-in exceeds five. Glorot's has 1, He's 1.4,
-  torch's default 0.6, and trained networks stay below three. Where units saturate (tanh, sigmoid), saturated-units says
+  torch's default 0.6, and trained networks stay below three. A layer does not count whose outputs are less than a fifth
+  of what such weights make of a signal of RMS one: it divides by the root of its width as it goes, as in the
+  tangent-kernel parametrization, or its inputs are sparse. Where units saturate (tanh, sigmoid), saturated-units says
   so.
+
+The weights are those from before the first step, so this precedes whatever steps do.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ _TREND = 0.8
 _FEWEST_LAYERS = 4
 _LARGE = 5.0
 _SATURATED = 0.5
+_SMALL_SIGNAL = 0.2
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -172,7 +177,7 @@ def _large(run: Run) -> Finding | None:
     layers = [label for label in matrices(run) if owner[label] in kinds(run)]
     gains = {label: _first(run, "weight_rms", label) * math.sqrt(math.prod(shapes[label][1:])) for label in layers}
     gains = {label: gain for label, gain in gains.items() if math.isfinite(gain)}
-    large = [label for label, gain in gains.items() if gain > _LARGE]
+    large = [label for label, gain in gains.items() if gain > _LARGE and not _is_undone(run, owner[label], gain)]
     if not large or len(large) < _HALF * len(gains):
         return None
     worst = max(large, key=lambda label: gains[label])
@@ -190,6 +195,11 @@ def _large(run: Run) -> Finding | None:
     )
 
 
+def _is_undone(run: Run, module: str, gain: float) -> bool:
+    """Whether the layer's outputs are far smaller than its weights would make them of a signal of usual size."""
+    return _first(run, "activation_rms", module) < gain * _SMALL_SIGNAL
+
+
 def _finding(
     run: Run,
     how: str,
@@ -200,13 +210,12 @@ def _finding(
     labels: list[str],
     facts: dict[str, object],
 ) -> Finding:
-    step = int(table(run, "weight_rms").steps[0])
     evidence = {"series": series, "labels": labels, "how": how, **facts}
     return Finding(
         code=rule.code,
         severity="warning",
         confidence=sure,
-        step=min(step, 1),
+        step=0,
         summary=summary,
         remedy=remedy,
         evidence=evidence,

@@ -20,6 +20,9 @@ by six robust standard deviations of their logarithm, so that batches of one exa
 nature, do not count. And it does harm: within the next five steps the loss exceeds all of the previous twenty and is
 at least double their median. Without the last condition every escape from a plateau would count: there the norm grows
 while the loss falls. Clipping hides the harm, then nothing is said.
+
+Gradients of the first loss are those of the untrained network: no step that is too long has made them large. Such a
+finding has step 0, so that what steps do cannot be its cause.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from separatrix.analysis.profiles import DepthProfile, gradient_profiles, table
+from separatrix.analysis.profiles import DepthProfile, firsts, gradient_profiles, table
 from separatrix.analysis.trends import Track, learning_rate, loss_tracks, number, start, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -44,6 +47,7 @@ _HISTORY = 5
 _LOSSES_BEFORE = 20
 _STEPS_AFTER = 5
 _HARM = 2.0
+_BEFORE_ANY_STEP = 0
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -125,7 +129,7 @@ def _from_start(run: Run) -> Finding | None:
         code=rule.code,
         severity="error" if not np.isfinite(ended) or ended > height else "warning",
         confidence=0.8,
-        step=step,
+        step=_BEFORE_ANY_STEP,
         summary=(
             f"Gradients are too large from the start: to first order, weights changed by 1 % change the loss of"
             f" {number(height)} by {number(sensitivity)} %, most of it through {main}."
@@ -188,12 +192,14 @@ def _through_layers(run: Run, profiles: Sequence[DepthProfile]) -> Finding | Non
         return None
     worst = max(found, key=lambda p: p.ratio)
     step = int(table(run, "gradient_rms").steps[0])
+    untrained = step <= min((int(loss.steps[0]) for loss in loss_tracks(run)[0] if len(loss)), default=0)
+    at_first = untrained and any(map(_explodes, gradient_profiles(run, _FEWEST_LAYERS, firsts)))
     per_layer = worst.ratio ** (1 / max(len(worst.labels) * 2 // 3, 1))
     return Finding(
         code=rule.code,
         severity="warning",
         confidence=0.85 if len(worst.labels) > _FEWEST_LAYERS else 0.7,
-        step=step,
+        step=_BEFORE_ANY_STEP if at_first else step,
         summary=(
             f"Gradients grow towards the input: those of {worst.labels[0]} are {number(worst.levels[0])},"
             f" those of {worst.labels[-1]} {number(worst.levels[-1])} ({worst.quantity}, {len(worst.labels)} layers)."

@@ -97,7 +97,7 @@ def _from_examples(run: Run) -> Sequence[Finding] | None:
             code=rule.code,
             severity="warning",
             confidence=found.confidence,
-            step=int(data.steps[0]),
+            step=None,
             summary=(
                 f"About {found.share:.0%} of the training labels look wrong: before they could be learnt by heart,"
                 f" margins formed a group about {number(low)}, below those of the others about {number(high)};"
@@ -216,7 +216,7 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
     ):
         return None
     best = float(better.values.max())
-    gaps, steps = [], []
+    gaps = []
     sizes = next(iter(tracks(run, "batch_size")), None)
     for index in range(1, len(better)):
         before, step = int(better.steps[index - 1]), int(better.steps[index])
@@ -235,7 +235,6 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
         gaps.append(
             (float(better.values[index]), float(accuracy.values[span].mean()), rows, level / max(height, 1e-12))
         )
-        steps.append(step)
     if not gaps:
         return []
     evals, trains, rows_of, ratios = (np.array(column) for column in zip(*gaps, strict=True))
@@ -252,7 +251,7 @@ def _from_evaluations(run: Run) -> Sequence[Finding] | None:
             code=rule.code,
             severity="warning" if gap >= _BETTER else "info",
             confidence=0.7,
-            step=steps[0],
+            step=None,
             summary=(
                 f"The model is right in {mean_train:.0%} of its training batches and in {mean_train + gap:.0%} of the"
                 " evaluation's examples: about that difference of the training labels look wrong."

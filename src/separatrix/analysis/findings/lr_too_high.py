@@ -19,7 +19,8 @@ How steps are seen to be too long:
 
 - a step replaces a tenth of the weights (median of update_ratio over weights, in the first measurements; one in a
   thousand is usual, and the first steps at high, good rates reach a tenth, rarely two): for *stuck*, where nothing else
-  tells, three tenths; or
+  tells, three tenths, and some step was measured to be that long (what momentum will add to the first steps is
+  reckoned from gradients that persist, and those of a plateau do not); or
 - the learning rate times curvature is four times what the optimizer bears (stability_ratio, median of the first half of
   the measurements). Training at the edge hovers around 1, and networks start well up to 2, where the loss first rises
   and then falls (Lewkowycz et al. 2020); four is beyond what they were seen to come back from; or
@@ -34,7 +35,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from separatrix.analysis.progress import Progress, progress, rates, relative_step, typical
+from separatrix.analysis.progress import Progress, longest_step, progress, rates, relative_step, typical
 from separatrix.analysis.trends import loss_tracks, median_of, number, smoothed, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -66,6 +67,8 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         return []
     how, step, said = harm
     size, curved = ratio or 0.0, edge or 0.0
+    if how == "stuck":
+        size = min(size, longest_step(run))
     limit = _LONG_ALONE if how == "stuck" else _LONG
     if how == "overshoot" and step <= int(rate.steps[0]) + _AT_ONCE:
         limit, unstable = limit * _WITH_RISE, _UNSTABLE * _WITH_RISE

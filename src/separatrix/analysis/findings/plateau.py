@@ -143,6 +143,7 @@ rule = FindingRule(
         "nonfinite",
         "collapsed-output",
         "loss-mismatch",
+        "eval-mode-training",
         "label-noise",
         "attention-entropy-collapse",
     ),

@@ -57,7 +57,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             code=rule.code,
             severity="warning",
             confidence=round(min(0.95, 0.6 + 0.15 * distance), 3),
-            step=int(run.series("input_mean").steps[0]),
+            step=0,
             summary=f"The inputs are not normalised: {facts}{columns}.",
             remedy=f"Normalise the inputs: {fix}; or start the model with a normalisation layer.",
             evidence={
