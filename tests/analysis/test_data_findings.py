@@ -412,6 +412,19 @@ def test_a_representation_that_becomes_constant_is_found_where_no_loss_was_heard
     assert found("collapsed-output", run("e", collapsing, losses("mse_loss"), [1.0] * 200)) == ()
 
 
+def test_what_a_loss_of_own_targets_compares_may_become_constant(tmp_path: Path) -> None:
+    def run(name: str, share: Sequence[float], spread: Sequence[float]) -> Run:
+        scalars = {"loss": FALLING, "target_std": spread, "prediction_variance_share": share}
+        return run_of(tmp_path / name, scalars, meta={"losses": losses("mse_loss")})
+
+    collapsing, own, given = [0.5] * 40 + [1e-5] * 160, [0.12] * 40 + [0.04] * 160, [1.0] * 200
+    (finding,) = found("collapsed-output", run("a", collapsing, own))
+    assert (finding.severity, finding.step, finding.evidence["labels"]) == ("error", 40, [])
+    assert found("collapsed-output", run("b", collapsing, given)) == ()
+    assert found("collapsed-output", run("c", [0.5] * 40 + [0.1] * 160, own)) == ()
+    assert found("collapsed-output", run("d", [1e-5] * 200, own)) == ()
+
+
 # --- attention ---
 
 

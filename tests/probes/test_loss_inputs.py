@@ -67,6 +67,14 @@ def test_losses_of_numbers(kind: str) -> None:
     assert found["target_std"] == pytest.approx(float(targets.numpy().std()))
     predictions = 1 / (1 + np.exp(-array)) if kind.startswith("binary") else array
     assert found["prediction_spread"] == pytest.approx(relative_spread(predictions, targets.numpy()))
+    share = np.var(array, axis=0).sum() / np.mean(array**2, axis=0).sum()
+    assert found["prediction_variance_share"] == pytest.approx(float(share))
+
+
+def test_outputs_of_nothing_have_no_variance_share() -> None:
+    found = read(LossView("mse_loss", torch.zeros(8, 3), torch.rand(8, 3), {}))
+    assert math.isnan(found["prediction_variance_share"])
+    assert read(LossView("mse_loss", torch.ones(8, 3), torch.rand(8, 3), {}))["prediction_variance_share"] == 0.0
 
 
 def test_equal_answers_have_no_spread_and_equal_targets_give_no_number() -> None:

@@ -62,6 +62,7 @@ def measure_loss_inputs(view: LossView, state: dict[str, Any]) -> Iterator[Readi
     spread, mean = torch.std_mean(targets, correction=0)
     yield Reading("target_mean", mean, weight=rows)
     yield Reading("target_std", spread, weight=rows)
+    yield Reading("prediction_variance_share", _variance_share(outputs.reshape(len(outputs), -1)), weight=rows)
     if targets.shape == outputs.shape:
         predictions = outputs.sigmoid() if view.kind == "binary_cross_entropy_with_logits" else outputs
         flat = predictions.reshape(len(predictions), -1), targets.reshape(len(targets), -1)
@@ -96,6 +97,12 @@ def _relative_spread(predictions: torch.Tensor, targets: torch.Tensor) -> torch.
     return torch.where(variances[1] > 0.0, (variances[0] / variances[1]).sqrt(), torch.nan)
 
 
+def _variance_share(outputs: torch.Tensor) -> torch.Tensor:
+    """Share of the second moment that varies between rows; NaN where all is zero; shape (rows, n)."""
+    moment = outputs.square().mean(dim=0).sum()
+    return torch.where(moment > 0.0, outputs.var(dim=0, correction=0).sum() / moment, torch.nan)
+
+
 loss_inputs = Probe(
     name="loss-inputs",
     moment=Moment.LOSS,
@@ -120,6 +127,10 @@ loss_inputs = Probe(
         SeriesSpec(
             "prediction_spread",
             description="root of the variance of predictions between rows of the batch over that of targets",
+        ),
+        SeriesSpec(
+            "prediction_variance_share",
+            description="share of the second moment of outputs that varies between rows, in a loss not of classes",
         ),
     ),
     measure=measure_loss_inputs,

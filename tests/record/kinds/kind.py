@@ -57,6 +57,7 @@ APPLIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "target_mean": ("targets that are no classes", ("numbers wanted",)),
     "target_std": ("targets that are no classes", ("numbers wanted",)),
     "prediction_spread": ("a loss function of torch", ()),
+    "prediction_variance_share": ("targets that are no classes", ("numbers wanted",)),
     "batch_variance_share": ("batches of several examples", ()),
     "eval_loss": ("an evaluation", ("evaluation",)),
     "eval_mode": ("an evaluation", ("evaluation",)),

@@ -223,7 +223,7 @@ def returned_in_tuple(truth: Truth) -> None:
         "no loss function of torch was seen": (
             *("accuracy", "output_entropy", "label_share", "prediction_share", "distribution_share"),
             *("log_probability_error", "unit_interval_share", "output_min", "output_max", "prediction_spread"),
-            *("target_mean", "target_std"),
+            *("target_mean", "target_std", "prediction_variance_share"),
         ),
     },
     no_snapshot="none of torch's loss functions was seen",

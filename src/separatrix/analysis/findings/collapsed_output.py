@@ -14,7 +14,8 @@ sample (contrastive and siamese training, GAN, distillation of oneself). Looked 
 model; normalisation and critics with a single output are left out. `batch_variance_share`, the share of its output's
 second moment that varies over the batch, is of order 1 at the start, and below 1e-3 when what is left is a constant
 vector: the inputs then turn it by less than two degrees. It must have been ten times higher before; samples count from
-a third of the steps on, since nothing pulls such a vector apart again.
+a third of the steps on, since nothing pulls such a vector apart again. Of what a squared or absolute error is given the
+same share is known at every sample (`prediction_variance_share`) and is looked at first.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class _Case:
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding, of predictions before representations."""
-    spread = [t.finite() for t in tracks(run, "prediction_spread")]
+    spread = [t.finite() for name in ("prediction_spread", "prediction_variance_share") for t in tracks(run, name)]
     layers = table(run, "batch_variance_share")
     enough = any(len(t) >= _FEWEST_SAMPLES for t in spread) or len(layers.steps) >= _FEWEST_SAMPLES
     if not enough:
@@ -122,9 +123,11 @@ def _one_class(run: Run, since: float) -> _Case | None:
 def _representation(run: Run, opposed: bool, since: float) -> _Case | None:
     if run.losses and not opposed and not _targets_are_learnt(run):
         return None
-    shares = table(run, "batch_variance_share")
-    for label in _last_layers(run):
-        steps, values = shares.column(label)
+    name, layers = "prediction_variance_share", table(run, "batch_variance_share")
+    given = [(name, (), t.finite()) for t in tracks(run, name) if not opposed]
+    courses = [(series, labels, track.steps, track.values) for series, labels, track in given]
+    courses += [("batch_variance_share", (label,), *layers.column(label)) for label in _last_layers(run)]
+    for series, labels, steps, values in courses:
         if len(values) < _FEWEST_SAMPLES or steps[-1] < since:
             continue
         late, highest = float(np.median(values[steps >= since])), float(values.max())
@@ -132,14 +135,15 @@ def _representation(run: Run, opposed: bool, since: float) -> _Case | None:
             continue
         above = np.flatnonzero(values >= _CONSTANT)
         onset = int(steps[min(above[-1] + 1, len(steps) - 1)]) if above.size else int(steps[0])
+        what = f"The output of {labels[0]}" if labels else "What the loss compares"
         return _Case(
-            ("batch_variance_share",),
-            (label,),
+            (series,),
+            labels,
             onset,
             True,
-            f"The output of {label} is the same for all inputs: {number(late)} of its second moment varies over the"
+            f"{what} is the same for all inputs: {number(late)} of its second moment varies over the"
             f" batch, {number(highest)} at most before.",
-            {"batch_variance_share": late, "highest_share": highest},
+            {series: late, "highest_share": highest},
         )
     return None
 
@@ -166,9 +170,10 @@ def _last_layers(run: Run) -> list[str]:
 def _finding(run: Run, case: _Case) -> Finding:
     rate, norm = learning_rate(run, case.step), median_of(run, "gradient_norm")
     facts = (f" (learning rate {number(rate)}" + (f", gradient norm {number(norm)})" if norm else ")")) if rate else ""
-    if case.labels:
+    if case.series[0].endswith("variance_share"):
+        place = f" of {case.labels[0]}" if case.labels else ""
         remedy = (
-            f"See what keeps outputs of {case.labels[0]} apart: negative pairs or a margin in a contrastive loss, a"
+            f"See what keeps outputs{place} apart: negative pairs or a margin in a contrastive loss, a"
             " stop of the gradient and a predictor without them, minibatch statistics or a weaker critic in a GAN;"
             f" collapse began by step {case.step}{facts}."
         )
