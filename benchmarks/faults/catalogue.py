@@ -10,6 +10,7 @@ FOLDER = Path(__file__).parent / "scripts"
 HEALTHY = "healthy"
 PARTS = ("setting", "measuring")
 CAUSES = {
+    "dead-units/large_lr_then_small": "lr-too-high",
     "diverging/momentum_regression": "lr-too-high",
     "loss-spike/rate_typo": "scheduler-misuse",
     "vanishing-gradient/deep_tanh_small_init": "bad-init",

@@ -194,6 +194,19 @@ def drawn(count: int, chances: Sequence[float], seed: int = 0, size: int = 32) -
     return RNG(seed).multinomial(size, chances, size=count) / size
 
 
+def test_sorted_targets_are_found_and_those_that_run_away_are_the_models_own(tmp_path: Path) -> None:
+    def run(name: str, means: np.ndarray) -> Run:
+        scalars = {"loss": FALLING[: len(means)], "batch_size": [32.0] * len(means)}
+        scalars |= {"target_mean": means, "target_std": [0.5] * len(means)}
+        return run_of(tmp_path / name, scalars, meta={"losses": losses("mse_loss", targets=(32, 1))})
+
+    epochs = np.tile(np.linspace(-5, 5, 20), 4)
+    (finding,) = found("unshuffled-data", run("sorted", epochs))
+    assert finding.evidence["correlation"] == pytest.approx(1.0, abs=0.05)
+    assert found("unshuffled-data", run("one epoch", np.linspace(-5, 5, 30))) != ()
+    assert found("unshuffled-data", run("runs away", epochs * np.geomspace(1, 1e3, 80))) == ()
+
+
 def test_sorted_batches_are_found_and_random_or_stratified_ones_are_not(tmp_path: Path) -> None:
     pure = np.eye(10)[np.arange(40) // 4]
     (finding,) = found("unshuffled-data", batches(tmp_path / "pure", pure))

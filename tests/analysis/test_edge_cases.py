@@ -345,6 +345,8 @@ class TestGradientProfiles:
         assert large.evidence["sensitivity"] == pytest.approx(310.0, rel=1e-5)
         assert (large.severity, large.step) == ("warning", 0)
         assert only(judge("harmful", 310.0, [1.0, 5.0, 9.0, 50.0])).severity == "error"
+        assert only(judge("harmless", 310.0, [1.0, 1.5, 0.8, 0.4])).severity == "info"
+        assert only(judge("jump", 310.0, [1.0, 2.5, 0.8, 0.4])).severity == "warning"
         assert judge("signed", 310.0, [1.0, -0.5, -0.6, -0.7]).findings == ()
 
     def test_norms_that_spread_over_decades_do_not_explode(self, tmp_path: Path) -> None:

@@ -117,6 +117,11 @@ class TestLearningRateTooHigh:
         for late, expected in ((0.05, ()), (0.4, ("lr-too-high",))):
             vectors = {"update_ratio": ("parameter", {"0.weight": [0.04, 0.08, 0.11, late, late, late, late, late]})}
             assert judged("lr-too-high", tmp_path / str(late), scalars, vectors).codes == expected
+        came_back = noisy(np.where((np.arange(STEPS) > 20) & (np.arange(STEPS) < 40), 0.3, 0.69))
+        vectors = {"update_ratio": ("parameter", {"0.weight": [0.04, 0.08, 0.11, *[0.05] * 5]})}
+        assert judged("lr-too-high", tmp_path / "back", scalars | {"loss": came_back}, vectors).codes == (
+            "lr-too-high",
+        )
 
     def test_curvature_far_beyond_the_edge_counts_and_the_edge_does_not(self, tmp_path: Path) -> None:
         for ratio, expected in ((1.2, ()), (8.0, ("lr-too-high",))):

@@ -62,7 +62,12 @@ class TestBadInit:
     def test_certainty_without_knowledge(self, tmp_path: Path) -> None:
         labels = ("class", {str(k): [0.1] * 4 for k in range(10)})
         vectors = {"weight_rms": weights(HE), "label_share": labels}
-        for entropy, accuracy, codes in ((0.4, 0.1, ("bad-init",)), (2.0, 0.1, ()), (0.4, 0.9, ())):
+        for entropy, accuracy, codes in (
+            (0.4, 0.1, ("bad-init",)),
+            (2.0, 0.1, ()),
+            (0.4, 0.9, ()),
+            (-0.3, 0.1, ()),
+        ):
             scalars = {"output_entropy": [entropy] * 3, "accuracy": [accuracy] * 3}
             assert judged("bad-init", tmp_path / f"{entropy}{accuracy}", scalars, vectors).codes == codes
 

@@ -119,7 +119,8 @@ def _confident(run: Run) -> Finding | None:
         # Several labels an example: as many yes-or-no answers, whose entropies are no class distribution's.
         return None
     chance = float(shares.max())
-    if first > _FIRST_STEPS or accuracy is None or entropy > _UNSURE * uniform or accuracy > min(_CHANCE * chance, 0.9):
+    sure = 0.0 <= entropy <= _UNSURE * uniform  # below zero what the loss is given are no probabilities
+    if first > _FIRST_STEPS or accuracy is None or not sure or accuracy > min(_CHANCE * chance, 0.9):
         return None
     loss = [t.finite() for t in tracks(run, "loss")]
     height = f", the loss {number(float(loss[0].values[0]))}" if loss and len(loss[0]) else ""

@@ -53,7 +53,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             code=rule.code,
             severity="warning",
             confidence=0.85 if few and batch <= 4 else 0.7,
-            step=int(loss.track.steps[0]),
+            step=None,
             summary=(
                 f"Batches of {number(batch)} are so noisy that the loss no longer falls: it scatters by {scatter:.0%}"
                 f" around {number(loss.end)}, {loss.left:.0%} of its start{scale}."

@@ -12,7 +12,8 @@ network whose output is homogeneous of degree D in its weights and passes signal
 order of D; networks that train well start between 0.1 and 20. Optimizers change weights by 1e-3 to 1e-2 of their size a
 step, so from 100 to 1000 on no step is small: the threshold is the geometric mean, 300. Losses without a natural zero
 (negative values, games) are left out, and only the first measurement counts: near a perfect fit the loss vanishes
-before its gradient does.
+before its gradient does. Where the loss never doubled and ended below half its start, steps were small enough for it:
+that is worth knowing and no more.
 
 *Over time*: a gradient norm exceeds a hundred times the median of all norms before it (at least five), by more than the
 loss of that step exceeds its own median (a wild batch has a high loss and a high gradient, and is another matter), and
@@ -124,10 +125,11 @@ def _from_start(run: Run) -> Finding | None:
     if sensitivity < _SENSITIVITY:
         return None
     main = max(products, key=lambda label: products[label])
-    ended = tracks(run, "loss")[0].values[-1]
+    ended, highest = tracks(run, "loss")[0].values[-1], float(losses[0].values.max())
+    harmless = highest <= _HARM * height and ended <= height / _HARM
     return Finding(
         code=rule.code,
-        severity="error" if not np.isfinite(ended) or ended > height else "warning",
+        severity="error" if not np.isfinite(ended) or ended > height else "info" if harmless else "warning",
         confidence=0.8,
         step=_BEFORE_ANY_STEP,
         summary=(

@@ -79,13 +79,12 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         return []
     case = min(cases, key=lambda c: (("error", "warning", "info").index(c.severity), -c.confidence))
     series = [name for name in case.series if name in run]
-    step = min((int(run.series(name).steps[0]) for name in series), default=None)
     return [
         Finding(
             code=rule.code,
             severity=case.severity,
             confidence=case.confidence,
-            step=step,
+            step=0,
             summary=case.said,
             remedy=case.remedy,
             evidence={

@@ -19,8 +19,8 @@ How steps are seen to be too long:
 
 - a step replaces a tenth of the weights (median of update_ratio over weights, in the first measurements; one in a
   thousand is usual, and the first steps at high, good rates reach a tenth, rarely two): for *stuck*, where nothing else
-  tells, three tenths, and some step was measured to be that long (what momentum will add to the first steps is
-  reckoned from gradients that persist, and those of a plateau do not); or
+  tells, three tenths, and if the loss never fell some step must have been measured to be that long (what momentum will
+  add to the first steps is reckoned from gradients that persist, and those of a plateau do not); or
 - the learning rate times curvature is four times what the optimizer bears (stability_ratio, median of the first half of
   the measurements). Training at the edge hovers around 1, and networks start well up to 2, where the loss first rises
   and then falls (Lewkowycz et al. 2020); four is beyond what they were seen to come back from; or
@@ -49,6 +49,7 @@ _RISE = 2.0
 _ERRORS = 4.0
 _UNFINISHED = 0.3
 _STUCK = 0.6
+_FELL = 0.9
 _BOUNCE = 3.0
 _FEWEST_EXAMPLES = 16
 _WIDTH = 5
@@ -67,7 +68,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         return []
     how, step, said = harm
     size, curved = ratio or 0.0, edge or 0.0
-    if how == "stuck":
+    if how == "stuck" and loss is not None and _never_fell(loss):
         size = min(size, longest_step(run))
     limit = _LONG_ALONE if how == "stuck" else _LONG
     if how == "overshoot" and step <= int(rate.steps[0]) + _AT_ONCE:
@@ -145,6 +146,10 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
     if left > _STUCK:
         return "stuck", int(steps[0]), f"{left:.0%} of the loss is left"
     return None
+
+
+def _never_fell(loss: Progress) -> bool:
+    return bool(smoothed(loss.track.values, _WIDTH, "mean").min() > _FELL * loss.start)
 
 
 def _wanted(peak: float, size: float, curved: float) -> float:

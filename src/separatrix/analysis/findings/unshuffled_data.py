@@ -10,7 +10,7 @@ and the gradient points to whatever class is on. The estimate must also be beyon
 the shares (or the ratio of variances) lies six standard deviations above its expectation. For numbers rho must be 0.5,
 since windows of a time series in their order are common and often meant, and it must stay so within each quarter of the
 run: numbers that a model makes itself, as in value learning, drift once from its beginning to its end, while data in
-order returns in each epoch.
+order returns in each epoch. Nor do means of data vary tenfold more in the last third of a run than in the first.
 
 Data that is not shuffled but lies in a random order has rho near 0 and is fine. Labels of pixels or tokens are not
 judged: those of one image or text belong together by nature; nor are games of several losses.
@@ -32,6 +32,7 @@ _DEVIATIONS = 6.0
 _FEWEST_BATCHES = 2
 _FEWEST_BATCHES_OF_NUMBERS = 6
 _QUARTERS = 4
+_RUNS_AWAY = 10.0
 _FEWEST_BATCHES_OF_QUARTERS = 40
 _SMALLEST_BATCH = 4
 
@@ -125,7 +126,10 @@ def _numbers(run: Run) -> Sequence[Finding] | None:
 
 
 def _drifts(means: np.ndarray, spreads: np.ndarray, size: float) -> bool:
-    """Whether batches of one quarter of the run are alike, so that only the quarters differ."""
+    """Whether batches of one quarter of the run are alike, so that only the quarters differ, or means run away."""
+    third = len(means) // 3
+    if means[-third:].std() > _RUNS_AWAY * means[:third].std():
+        return True
     if len(means) < _FEWEST_BATCHES_OF_QUARTERS:
         return False
     quarter = np.arange(len(means)) * _QUARTERS // len(means)
