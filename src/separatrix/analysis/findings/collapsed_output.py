@@ -27,7 +27,7 @@ import numpy as np
 
 from separatrix.analysis.batches import class_shares
 from separatrix.analysis.profiles import is_normalisation, kinds, module_of, table
-from separatrix.analysis.trends import learning_rate, loss_tracks, median_of, number, tracks
+from separatrix.analysis.trends import Floats, Integers, learning_rate, loss_tracks, median_of, number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
 _NO_SPREAD = 0.02
@@ -124,8 +124,9 @@ def _representation(run: Run, opposed: bool, since: float) -> _Case | None:
     if run.losses and not opposed and not _targets_are_learnt(run):
         return None
     name, layers = "prediction_variance_share", table(run, "batch_variance_share")
-    given = [(name, (), t.finite()) for t in tracks(run, name) if not opposed]
-    courses = [(series, labels, track.steps, track.values) for series, labels, track in given]
+    courses: list[tuple[str, tuple[str, ...], Integers, Floats]] = []
+    if not opposed:
+        courses += [(name, (), track.steps, track.values) for track in (t.finite() for t in tracks(run, name))]
     courses += [("batch_variance_share", (label,), *layers.column(label)) for label in _last_layers(run)]
     for series, labels, steps, values in courses:
         if len(values) < _FEWEST_SAMPLES or steps[-1] < since:
