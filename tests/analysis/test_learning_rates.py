@@ -123,6 +123,15 @@ class TestLearningRateTooHigh:
             "lr-too-high",
         )
 
+    def test_a_loss_that_climbs_all_along_has_another_cause_unless_curvature_tells(self, tmp_path: Path) -> None:
+        level = noisy(0.7 * np.geomspace(1.0, 1e4, STEPS))
+        scalars = {"loss": level, "learning_rate": [3e-3], "batch_size": [32.0]}
+        assert judged("lr-too-high", tmp_path / "a", scalars, steps_of(0.2)).codes == ()
+        curved = scalars | {"stability_ratio": [1.1] * 8}
+        assert judged("lr-too-high", tmp_path / "b", curved, steps_of(0.2)).codes == ("lr-too-high",)
+        thrown = scalars | {"loss": noisy(np.where(np.arange(STEPS) < 5, 0.7, 50.0))}
+        assert judged("lr-too-high", tmp_path / "c", thrown, steps_of(0.2)).codes == ("lr-too-high",)
+
     def test_curvature_far_beyond_the_edge_counts_and_the_edge_does_not(self, tmp_path: Path) -> None:
         for ratio, expected in ((1.2, ()), (8.0, ("lr-too-high",))):
             scalars = {"loss": noisy(np.full(STEPS, 2.2)), "learning_rate": [0.3], "stability_ratio": [ratio] * 8}

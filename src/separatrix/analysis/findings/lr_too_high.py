@@ -27,6 +27,10 @@ How steps are seen to be too long:
 - for *overshoot* in the first ten steps, the rise itself, with a tenth of both limits: nothing but a step is between
   two losses. Exploding gradients, uncleared ones, and inputs or weights out of scale make long steps too; they are the
   cause then.
+
+A loss that climbs all along a hundred steps or more (Spearman 0.9 with the step) while no curvature beyond the edge was
+measured is not called so: steps that are too long throw it up at once, beyond all numbers or to where it stays. Such a
+loss has the wrong sign, or a target that runs ahead of the model.
 """
 
 from __future__ import annotations
@@ -50,6 +54,9 @@ _ERRORS = 4.0
 _UNFINISHED = 0.3
 _STUCK = 0.6
 _FELL = 0.9
+_EDGE = 1.0
+_ALL_ALONG = 0.9
+_FEWEST_OF_A_CLIMB = 100
 _BOUNCE = 3.0
 _FEWEST_EXAMPLES = 16
 _WIDTH = 5
@@ -75,7 +82,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         limit, unstable = limit * _WITH_RISE, _UNSTABLE * _WITH_RISE
     else:
         unstable = _UNSTABLE
-    if size < limit and curved < unstable:
+    if (size < limit and curved < unstable) or (loss is not None and curved < _EDGE and _climbs(loss)):
         return []
     peak = typical(rate)
     facts = [f"a step replaces {number(size)} of the weights"] if size >= limit else []
@@ -150,6 +157,13 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
 
 def _never_fell(loss: Progress) -> bool:
     return bool(smoothed(loss.track.values, _WIDTH, "mean").min() > _FELL * loss.start)
+
+
+def _climbs(loss: Progress) -> bool:
+    """Whether the loss rises all along the run: Spearman's correlation of its level with the step."""
+    level = smoothed(loss.track.values, _WIDTH, "mean")
+    ranks = level.argsort().argsort()
+    return len(level) >= _FEWEST_OF_A_CLIMB and float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) >= _ALL_ALONG
 
 
 def _wanted(peak: float, size: float, curved: float) -> float:
