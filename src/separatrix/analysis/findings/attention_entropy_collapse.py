@@ -3,8 +3,8 @@
 A head has collapsed when the mean entropy of its attention, in the median of its last three measurements, is below 0.2
 nats, that of one key with 95 % of the attention and one with the rest. At the usual initialisation attention is nearly
 uniform, with an entropy of about the log of the number of keys. A head that has only one key to see has entropy 0
-always, and says nothing. It counts when at least half of the heads have collapsed, as measured in the second half of
-the run.
+always, and says nothing. It counts when at least half of the heads have collapsed, as measured after the first quarter
+of the run.
 
 Sharp attention is also what trained heads do that copy or count, and then the loss is low. So it is a warning only if
 they were one-hot in the first tenth of the run, before anything was learnt, or training suffers: the loss ends above
@@ -28,12 +28,13 @@ _NOT_LEARNT = 0.5
 _JUMP = 2.0
 _RECENT = 3
 _EARLY = 0.1
+_LATE = 0.25
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding for all collapsed heads."""
     last = max((int(track.steps[-1]) for track in tracks(run, "loss") if len(track)), default=0)
-    measured = tuple(track for track in heads(run, "attention_entropy", 1) if int(track.steps[-1]) >= last / 2)
+    measured = tuple(track for track in heads(run, "attention_entropy", 1) if int(track.steps[-1]) >= _LATE * last)
     if not measured:
         return NotAssessed(rule.code, ("attention_entropy late in the run",))
     measured = tuple(track for track in measured if float(track.values.max()) > _ONE_KEY)

@@ -7,7 +7,7 @@ about 3 to 4 at the start, and 5 to 20 in well-trained small transformers.
 
 It counts if, in some head, the largest logit ends above 50 (three times the resolution), has grown at least fivefold
 since its first measurement, and rises with the steps where four or more measurements can tell (Spearman at least 0.7).
-Between 25 and 50 it is worth knowing. A single measurement, from the second half of the run, is compared with 4, the
+Between 25 and 50 it is worth knowing. A single measurement, after the first quarter, is compared with 4, the
 usual start, with less confidence. Larger runs have been seen to fail from 10,000 on; by then attention has long been
 one-hot.
 """
@@ -27,12 +27,13 @@ _GREW = 5.0
 _TREND = 0.7
 _USUAL_START = 4.0
 _FEWEST_FOR_TREND = 4
+_LATE = 0.25
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     """One finding for the head whose logits grew most."""
     last = max((int(track.steps[-1]) for track in tracks(run, "loss") if len(track)), default=0)
-    measured = tuple(t for t in heads(run, "attention_logit_max", 1) if len(t) > 1 or int(t.steps[0]) > last / 2)
+    measured = tuple(t for t in heads(run, "attention_logit_max", 1) if len(t) > 1 or int(t.steps[0]) > _LATE * last)
     if not measured:
         return NotAssessed(rule.code, ("attention_logit_max at two steps, or late in the run",))
     growing = [track for track in measured if _grows(track)]
@@ -58,7 +59,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 + (
                     f" went from {number(first)} to {number(end)}"
                     if len(worst) > 1
-                    else f" is {number(end)} late in the run"
+                    else f" is {number(end)} at step {int(worst.steps[-1])}"
                 )
                 + f"; so it is in {len(growing)} of {len(measured)} heads ({listed(names)})."
             ),
