@@ -123,6 +123,14 @@ class TestDiverging:
             "now 0.25, try 0.025" in only(judged("diverging", tmp_path, {"loss": loss, "learning_rate": rates})).remedy
         )
 
+    def test_a_loss_that_climbs_from_what_it_had_learnt_out_of_all_numbers_has_diverged(self, tmp_path: Path) -> None:
+        learnt = np.geomspace(2.0, 0.05, 100)
+        climbing = [*learnt, *np.geomspace(0.05, 1.5, 50), *[NAN] * 20]
+        assert judged("diverging", tmp_path / "a", {"loss": climbing}).codes == ("diverging",)
+        out_of_the_blue = [*learnt, *[0.05] * 50, *[NAN] * 20]
+        assert judged("diverging", tmp_path / "b", {"loss": out_of_the_blue}).codes == ()
+        assert judged("diverging", tmp_path / "c", {"loss": climbing[:-20]}).codes == ()
+
 
 class TestLossSpike:
     @pytest.mark.parametrize("seed", range(5))

@@ -123,6 +123,23 @@ class TestLearningRateTooHigh:
             "lr-too-high",
         )
 
+    @pytest.mark.parametrize(("first", "codes"), [(0.3, ("lr-too-high",)), (0.02, ())])
+    def test_where_a_step_was_as_long_as_the_weights_less_of_the_loss_may_be_left(
+        self, first: float, codes: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        # Weights of 8 columns: torch's default has an RMS of 1 / sqrt(3 * 8) = 0.2.
+        names = ("0.weight", "2.weight")
+        vectors = {
+            "update_ratio": ("parameter", {name: [first / 0.2, 0.5, *[0.02] * 6] for name in names}),
+            "update_rms": ("parameter", {name: [first, 0.05, *[0.01] * 6] for name in names}),
+            "weight_rms": ("parameter", {name: [0.2, *[first] * 7] for name in names}),
+        }
+        overshot = np.concatenate([[2.3, 6.0, 23.0, 28.0, 10.0, 6.0], np.full(STEPS - 6, 0.5)])
+        stuck = np.concatenate([[4.5], np.full(STEPS - 1, 2.4)])
+        for name, loss in (("overshoot", overshot), ("stuck", stuck)):
+            scalars = {"loss": noisy(loss), "learning_rate": [0.05], "batch_size": [32.0]}
+            assert judged("lr-too-high", tmp_path / name, scalars, vectors).codes == codes
+
     def test_a_loss_that_climbs_all_along_has_another_cause_unless_curvature_tells(self, tmp_path: Path) -> None:
         level = noisy(0.7 * np.geomspace(1.0, 1e4, STEPS))
         scalars = {"loss": level, "learning_rate": [3e-3], "batch_size": [32.0]}

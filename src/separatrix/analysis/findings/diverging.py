@@ -10,7 +10,8 @@ Three ways to see it, all relative to the run's own first losses (mean of at mos
   noise). This is how a step that is far too large looks in a saturating network: a jump, then a constant output. It
   also counts if a layer died on the way (dead units from below 50 % to 90 % or more): what is left predicts a
   constant, which can be better than the start.
-- *relapse*: the loss had fallen to half its start or less and ends at or above its start.
+- *relapse*: the loss had fallen to half its start or less and ends at or above its start, or is no number any more
+  after its last finite values (median of five) had risen to four times its lowest level.
 
 A run that is cut off within one of several spikes does not diverge: nothing is said when the loss was above its start
 twice before, each time for longer than at the end, and came back to half its start or less in between.
@@ -69,6 +70,7 @@ _PASSED = 2
 _FEWEST = 2
 _FEWEST_BLOW_UP = 10
 _FEWEST_RELAPSE = 30
+_LAST = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +132,7 @@ def _case(run: Run, track: Track, opposed: bool) -> _Case | None:
     count = len(values)
     if count < _FEWEST:
         return None
+    lost = not all(np.isfinite(whole.values[-1]) for whole in tracks(run, "loss") if whole.label == track.label)
     first, last = start(track), values[-end_points(count) :]
     began, end = float(first.mean()), float(np.median(last))
     level = smoothed(values, 3 if count >= _FEWEST_BLOW_UP else 1)
@@ -155,6 +158,8 @@ def _case(run: Run, track: Track, opposed: bool) -> _Case | None:
     if level[peak_at] >= _BLOW_UP * began and (lasting or _has_died(run, int(track.steps[0]))):
         return case("blow-up", first_rise, peak_at + 1)
     settled = smoothed(values, end_points(count))[end_points(count) - 1 :]
+    if count >= _FEWEST_RELAPSE and lost and float(np.median(values[-_LAST:])) >= _BLOW_UP * float(settled.min()):
+        return case("relapse", (float(settled.min()) + began) / 2, count)
     if count >= _FEWEST_RELAPSE and settled.min() <= _LEARNT * began and end >= max(began, float(np.median(first))):
         return case("relapse", (float(settled.min()) + began) / 2, count)
     return None

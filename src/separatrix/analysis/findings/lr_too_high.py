@@ -13,6 +13,10 @@ What goes wrong:
   the start left, since a small loss is made of few examples and scatters more.
 - *stuck*: 60 % of the start or more is left.
 
+Where one of the first steps was half as long as the weights (or as torch's default weights, if they began smaller), the
+start that was chosen for its signals is lost, and what becomes of the training is luck: then an overshoot counts with
+10 % left, and a loss is stuck with 30 %.
+
 The start is the first loss where batches hold 16 examples or more, since the next ones may have overshot already.
 
 How steps are seen to be too long:
@@ -35,11 +39,13 @@ loss has the wrong sign, or a target that runs ahead of the model.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from separatrix.analysis.progress import Progress, longest_step, progress, rates, relative_step, typical
+from separatrix.analysis.profiles import table
+from separatrix.analysis.progress import Progress, longest_step, matrices, progress, rates, relative_step, typical
 from separatrix.analysis.trends import loss_tracks, median_of, number, smoothed, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -52,7 +58,10 @@ _EARLY = 0.2
 _RISE = 2.0
 _ERRORS = 4.0
 _UNFINISHED = 0.3
+_UNFINISHED_OF_LOST = 0.1
 _STUCK = 0.6
+_HALF = 0.5
+_FIRST = 3
 _FELL = 0.9
 _EDGE = 1.0
 _ALL_ALONG = 0.9
@@ -68,14 +77,17 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     loss, rate = progress(run), rates(run)
     ratio = None if rate is None else relative_step(run, rate, early=True)
     edge = _edge(run)
-    harm = _blown_up(run) if loss is None else _harm(run, loss)
+    lost = _start_is_lost(run)
+    harm = _blown_up(run) if loss is None else _harm(run, loss, lost)
     if (loss is None and harm is None) or rate is None or (ratio is None and edge is None):
         return NotAssessed(rule.code, ("loss, learning_rate and update_ratio or stability_ratio over enough steps",))
     if harm is None:
         return []
     how, step, said = harm
     size, curved = ratio or 0.0, edge or 0.0
-    if how == "stuck" and loss is not None and _never_fell(loss):
+    if lost:
+        size = max(size, longest_step(run))
+    elif how == "stuck" and loss is not None and _never_fell(loss):
         size = min(size, longest_step(run))
     limit = _LONG_ALONE if how == "stuck" else _LONG
     if how == "overshoot" and step <= int(rate.steps[0]) + _AT_ONCE:
@@ -130,7 +142,21 @@ def _blown_up(run: Run) -> tuple[str, int, str] | None:
     return "overshoot", at, said
 
 
-def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
+def _start_is_lost(run: Run) -> bool:
+    """Whether one of the first measured steps was half as long as the weights, or as weights of usual size are."""
+    updates, weights = table(run, "update_rms"), table(run, "weight_rms")
+    fans = {str(p["name"]): math.prod(p["shape"][1:]) for p in run.parameters}
+    shares = []
+    for label in matrices(run):
+        _, moved = updates.column(label)
+        _, sizes = weights.column(label)
+        if moved.size and sizes.size and np.isfinite(moved[:_FIRST]).all():
+            usual = 1.0 / math.sqrt(3.0 * fans[label])
+            shares.append(float(moved[:_FIRST].max()) / max(float(sizes[0]), usual))
+    return bool(shares) and float(np.median(shares)) >= _HALF
+
+
+def _harm(run: Run, loss: Progress, start_is_lost: bool) -> tuple[str, int, str] | None:
     """What goes wrong, the step at which it shows, and how to say it."""
     values, steps = loss.track.values, loss.track.steps
     level = smoothed(values, _WIDTH, "mean")[: max(_WIDTH, int(_EARLY * len(values)))]
@@ -139,18 +165,16 @@ def _harm(run: Run, loss: Progress) -> tuple[str, int, str] | None:
     first = min(float(values[0]), loss.start) if many else loss.start
     high = np.flatnonzero((level >= first * max(_RISE, 1.0 + _ERRORS * loss.scatter)) & (level > values[0]))
     left = loss.end / first if first > 0 else loss.left
-    if not left > _UNFINISHED:
-        return None
-    if high.size and first > 0:
+    if high.size and first > 0 and left > (_UNFINISHED_OF_LOST if start_is_lost else _UNFINISHED):
         peak = float(level.max())
         at = int(steps[int(high[0])])
         return "overshoot", at, f"the loss rose from {number(first)} to {number(peak)} by step {at}"
-    if batch is not None and many:
+    if batch is not None and many and left > _UNFINISHED:
         expected = loss.end / float(np.sqrt(batch))
         if loss.noise >= _BOUNCE * expected:
             said = f"the loss bounces by {number(loss.noise)} around {number(loss.end)} at the end"
             return "bounce", loss.step_of(9), said
-    if left > _STUCK:
+    if left > (_UNFINISHED if start_is_lost else _STUCK):
         return "stuck", int(steps[0]), f"{left:.0%} of the loss is left"
     return None
 

@@ -6,12 +6,12 @@ a step), in the median over the first half of the measurements, which are dense 
 - decay that is added to the gradient (SGD, Adam): weight_decay times the weights over the gradient;
 - decoupled decay (AdamW): learning rate times weight_decay times the weights over the update, which holds both.
 
-In usual trainings the first is below 0.05 and the second below 0.1. At one (0.5 for the second) the gradient no longer
-decides where the weights go. Balance is reached late in many healthy runs, so two consequences are asked for: the
-weights lost at least half of their size, and the loss stays above 30 % of its start or ends a third above its lowest
-level. Where the last measurement of the weights lies in the first half of the run, what decay alone leaves of them
-stands in: exp(- sum of learning rate times weight_decay, over 1 - momentum). Strong decay that still fits (as when a
-network is made to generalise late) is no finding.
+In usual trainings the first is below 0.05 and the second below 0.1. At a half the gradient of a batch, a good part of
+which is noise that cancels, no longer decides where the weights go. Balance is reached late in many healthy runs, so
+two consequences are asked for: the weights lost at least half of their size, and the loss stays above 30 % of its start
+or ends a third above its lowest level. Where the last measurement of the weights lies in the first half of the run,
+what decay alone leaves of them stands in: exp(- sum of learning rate times weight_decay, over 1 - momentum). Strong
+decay that still fits (as when a network is made to generalise late) is no finding.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ from separatrix.analysis.progress import matrices, progress, rates
 from separatrix.analysis.trends import Floats, Track, number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
-_COUPLED = 1.0
-_DECOUPLED = 0.5
+_BALANCE = 0.5
 _SHRUNK = 0.5
 _UNFINISHED = 0.3
 _RISEN = 4 / 3
@@ -57,7 +56,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     if steps[-1] < int(loss.track.steps[-1]) / 2:
         shrunk = min(shrunk, _left_by_decay(run, decay, rate))
     fails = loss.left > _UNFINISHED or loss.end > _RISEN * float(loss.levels.min())
-    if ratio < (_DECOUPLED if decoupled else _COUPLED) or shrunk > _SHRUNK or not fails:
+    if ratio < _BALANCE or shrunk > _SHRUNK or not fails:
         return []
     against = "update" if decoupled else "gradient"
     return [
