@@ -11,8 +11,16 @@ HEALTHY = "healthy"
 PARTS = ("setting", "measuring")
 CAUSES = {
     "dead-units/large_lr_then_small": "lr-too-high",
+    "dead-units/sparse_bias_fashion": "bad-init",
+    "dead-units/step_decay_digits": "lr-too-high",
     "diverging/momentum_regression": "lr-too-high",
+    "diverging/poly_diabetes": "lr-too-high",
+    "diverging/wave_mlp_gamma": "scheduler-misuse",
+    "exploding-gradient/relu_rnn_sum": "bad-init",
+    "exploding-gradient/residual_digits": "bad-init",
+    "loss-spike/ae_resume": "scheduler-misuse",
     "loss-spike/rate_typo": "scheduler-misuse",
+    "saturated-units/tanh_digits_normal": "bad-init",
     "vanishing-gradient/deep_tanh_small_init": "bad-init",
 }
 """What a script does wrong by another code of the vocabulary, of which the planted one is the consequence."""
