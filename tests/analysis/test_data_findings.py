@@ -488,3 +488,27 @@ def test_laziness_is_a_fault_only_where_generalisation_suffers(tmp_path: Path) -
     assert severities("b", 0.02, 0.2) == ["info"]
     assert severities("c", 0.5, 2.2) == []
     assert severities("d", 0.0, 0.2, layers=1) == []
+
+
+def test_where_the_index_came_too_late_the_way_of_the_weights_tells(tmp_path: Path) -> None:
+    names = ("a.weight", "b.weight")
+
+    def count(name: str, first: int, index: float, moved: float) -> int:
+        writer = RunWriter(tmp_path / name)
+        loss, rich = (writer.series(SeriesSpec(series)) for series in ("loss", "lazy_rich_index"))
+        ratio = writer.series(SeriesSpec("update_ratio", ("parameter",)))
+        positions = np.array(writer.positions("parameter", list(names)), dtype=np.int32)
+        for step in range(200):
+            writer.scalar(loss, step, 2.3 * math.exp(-step / 30))
+            writer.vector(ratio, step, np.full(2, moved, dtype=np.float32), positions=positions)
+            if step >= first:
+                writer.scalar(rich, step, index)
+        writer.meta("modules", [{"name": module, "kind": "Linear"} for module in ("a", "b")])
+        writer.meta("parameters", [parameter(label) for label in names])
+        writer.close()
+        return len(found("lazy-training", open_run(tmp_path / name)))
+
+    assert count("a short way", 150, 0.5, 1e-4) == 1
+    assert count("a long way", 150, 0.02, 1e-2) == 0
+    assert count("rich from the start", 0, 0.5, 1e-4) == 0
+    assert count("lazy from the start", 0, 0.02, 1e-2) == 1

@@ -8,7 +8,7 @@ hundred steps; the index falls as the inverse of the output's scale.
 The index tells of what happened since the first snapshot, where it is NaN: it is only used if four fifths of the
 loss were still to be lost then.
 
-Where the index was not recorded, the length of the way that the weights went bounds their distance: the sum over the
+Where the index does not tell, the length of the way that the weights went bounds their distance: the sum over the
 steps of `update_ratio`, interpolated between samples. If it is below 0.05 for every matrix of weights while the loss
 has fallen by nine tenths, hardly anything moved.
 
@@ -53,8 +53,9 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     if began <= 0.0 or end > _LEARNT * began or end < 0.0:
         return []
     early = index is not None and _level(loss, int(indices[0].steps[0])) >= _UNLEARNT * began
-    seen = _by_index(index, loss) if index is not None and early else None
-    way = None if index is not None else _longest_way(run, matrices, int(loss.steps[-1]))
+    measured = _late_index(index, loss) if index is not None and early else None
+    seen = measured if measured is not None and measured <= _LAZY else None
+    way = None if measured is not None else _longest_way(run, matrices, int(loss.steps[-1]))
     if seen is None and (way is None or way > _WAY or end > _LEARNT_MUCH * began):
         return []
     poor, kept = _generalises_poorly(run, began, end)
@@ -117,12 +118,9 @@ def _level(loss: Track, step: int) -> float:
     return float(np.median(loss.values[max(0, at - _RECENT) : at + _RECENT + 1]))
 
 
-def _by_index(index: Track, loss: Track) -> float | None:
+def _late_index(index: Track, loss: Track) -> float | None:
     late = index.values[index.steps >= int(loss.steps[-1]) / 2]
-    if not late.size:
-        return None
-    level = float(np.median(late[-_RECENT:]))
-    return level if level <= _LAZY else None
+    return float(np.median(late[-_RECENT:])) if late.size else None
 
 
 def _longest_way(run: Run, matrices: Sequence[str], last: int) -> float | None:
