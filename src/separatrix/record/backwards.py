@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from separatrix.record.guard import guarded
-from separatrix.record.losses import is_plain, views_from_graph
+from separatrix.record.losses import crossed_shapes, is_plain, views_from_graph
 from separatrix.record.subject import graph_leaves
 from separatrix.record.tracks import BARE, Term, Track
 from separatrix.record.training import Listener
@@ -69,9 +69,13 @@ class Backwards(Listener):
 
     def _look_for_loss(self, loss: torch.Tensor) -> None:
         if self.observer.wants_loss and not self.training.saved_tensors_hooked:
-            for view in views_from_graph(loss):
+            views = views_from_graph(loss)
+            for view in views:
                 self.training.evaluations.note_training(view.kind)
                 self.observer.look_at_loss(view)
+            shapes = None if views else crossed_shapes(loss)
+            if shapes is not None:
+                self.observer.look_at_crossed(shapes)
 
     def after_backward(self, attribution: tuple[Term, list[tuple[Track, Any]]] | None) -> None:
         """The backward pass has run: note the loss with every optimizer whose gradients it changed."""

@@ -15,6 +15,17 @@ _VIEWS = 8
 _MOST_KINDS = 8
 _MOST_VALUES = 1000
 _MOST_ENTRIES = 1 << 16
+_BY_HAND = "a difference written by hand"
+_UNKNOWN = {
+    "reduction": "mean",
+    "weighted": False,
+    "label_smoothing": 0.0,
+    "target_dtype": "",
+    "mixed_targets": False,
+    "target_range": None,
+    "target_values": None,
+}
+"""What a loss written by hand does not show."""
 
 
 class LossFacts:
@@ -45,6 +56,14 @@ class LossFacts:
             "mixed_targets": self._meets_others(view, step) or (known is not None and known["mixed_targets"]),
         } | _of_targets(targets, known)
         self._facts[view.kind] = facts if known is None else known | {k: facts[k] for k in facts if k not in _FIRST}
+        self._writer.meta("losses", list(self._facts.values()))
+
+    def note_crossed(self, outputs: tuple[int, ...], targets: tuple[int, ...]) -> None:
+        """A loss written by hand compares outputs and targets of these shapes each with each."""
+        if _BY_HAND in self._facts or len(self._facts) >= _MOST_KINDS:
+            return
+        shapes = {"outputs": list(outputs), "targets": list(targets)}
+        self._facts[_BY_HAND] = {"name": _BY_HAND, **_UNKNOWN, **shapes, "calls": 1, "broadcast": True}
         self._writer.meta("losses", list(self._facts.values()))
 
     def forget(self) -> None:

@@ -34,6 +34,16 @@ _NODES = {
     "BinaryCrossEntropyWithLogitsBackward": "binary_cross_entropy_with_logits",
 }
 _LINKS = ("DivBackward", "MulBackward", "AddBackward", "MeanBackward", "SumBackward", "ToCopyBackward", "SubBackward")
+_OF_DIFFERENCES = (
+    "MeanBackward",
+    "SumBackward",
+    "PowBackward",
+    "AbsBackward",
+    "SqrtBackward",
+    "MulBackward",
+    "DivBackward",
+)
+_DIFFERENCES = ("SubBackward", "RsubBackward")
 _MOST_NODES = 64
 _NUMBERLESS = ("FakeTensor", "FunctionalTensor")
 _CLASS_LOSSES = ("cross_entropy", "nll_loss")
@@ -92,6 +102,40 @@ def views_from_graph(loss: torch.Tensor) -> list[LossView]:
         elif name.startswith(_LINKS):
             queue.extend(following for following, _ in node.next_functions)
     return found
+
+
+def crossed_shapes(loss: torch.Tensor) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shapes of outputs and targets whose difference, written by hand, compares each with each; None where it does not.
+
+    Seen in losses that are a sum, mean, power, size, root or multiple of `outputs - targets`, where outputs of shape
+    (n, 1) and targets of shape (n,), or the other way round, make a square of differences.
+    """
+    node = loss.grad_fn
+    for _ in range(_MOST_NODES):
+        if node is None:
+            return None
+        name = node.name().rstrip("0123456789")
+        edges = [(before, index) for before, index in node.next_functions if before is not None]
+        if name.startswith(_DIFFERENCES) and len(edges) == 1:
+            return _crossed(_made_by(*edges[0]), _made_by(node, 0))
+        if not name.startswith(_OF_DIFFERENCES) or len(set(edges)) != 1:
+            return None
+        node = edges[0][0]
+    return None
+
+
+def _crossed(outputs: tuple[int, ...], result: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Shapes of outputs and targets, where their difference is a square of each with each."""
+    if len(result) != 2 or result[0] != result[1] or result[0] < 2:
+        return None
+    column, row = (result[0], 1), (result[0],)
+    return (outputs, row if outputs == column else column) if outputs in (column, row) else None
+
+
+def _made_by(node: Any, index: int) -> tuple[int, ...]:
+    """Shape of what a node of the graph made in the forward pass."""
+    made = getattr(node, "_input_metadata", ())
+    return tuple(made[index].shape) if index < len(made) else ()
 
 
 def class_rows(view: LossView, most: int | None = None) -> tuple[torch.Tensor, torch.Tensor] | None:

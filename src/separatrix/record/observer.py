@@ -186,6 +186,10 @@ class Observer:
             self.sampler.look(Moment.LOSS, view, self._step)
         self.sampler.add_cost("loss", watch.seconds)
 
+    def look_at_crossed(self, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+        """Note the shapes of outputs and targets that a loss written by hand compares each with each."""
+        self._loss_facts.note_crossed(*shapes)
+
     def _look_at_module(self, label: str, position: int, view: ModuleView) -> None:
         self._seen.add(Moment.MODULE)
         with Stopwatch(self._budget) as watch:

@@ -17,7 +17,8 @@ rounding. "Throughout" is at 95 % of the samples or more.
   log-probabilities in any precision to within 0.05; logits and probabilities are off by more than 0.5 (log of the
   number of classes, at the start). `nll_loss` of logits has no lower bound: the loss runs to minus infinity. An error.
 - *shapes*: outputs and targets of an elementwise loss are broadcast to more entries than either has: (n, 1) against
-  (n,) compares every output with every target, so that the best output is the mean target for all. An error.
+  (n,) compares every output with every target, so that the best output is the mean target for all. Where the loss is
+  written by hand, of a difference, the shapes are read from its graph. An error.
 - *targets out of range*: binary cross-entropy wants targets between 0 and 1. With others the loss has no lower bound:
   an error.
 - *outputs out of reach*: the model ends in a module whose range (sigmoid, softmax: 0 to 1; tanh: -1 to 1; ReLU: from 0)
