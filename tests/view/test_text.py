@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from separatrix.view.sparkline import sparkline
-from separatrix.view.text import count, duration, flattened, number, plain, shortened, visible
+from separatrix.view.text import count, duration, flattened, number, plain, shortened, visible, when
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,10 @@ from separatrix.view.text import count, duration, flattened, number, plain, shor
 )
 def test_control_and_reordering_characters_are_shown_not_sent(given, shown):
     assert visible(given) == shown
+
+
+def test_a_step_in_words():
+    assert [when(step) for step in (None, 0, 1, 12000)] == ["", "before the first step", "step 1", "step 12,000"]
 
 
 def test_line_feeds_stay_where_asked():

@@ -13,7 +13,7 @@ from separatrix.runs import Event, Finding, NotAssessed, Run, Segment
 from separatrix.view.examples import ExampleList
 from separatrix.view.facts import SEVERITY_WORDS, STATUS_WORDS, Facts, segment_notes, verdict
 from separatrix.view.figures import Plot
-from separatrix.view.text import TIMES, count, flattened, plain, visible
+from separatrix.view.text import TIMES, count, flattened, plain, visible, when
 
 if TYPE_CHECKING:
     from separatrix.analysis.phases import Phase
@@ -118,7 +118,7 @@ def _nothing_found(not_assessed: Sequence[NotAssessed]) -> str:
 
 
 def _finding(anchor: str, finding: Finding, anchors: Mapping[str, str]) -> str:
-    step = "" if finding.step is None else f" · step {finding.step:,}"
+    step = f" · {when(finding.step)}" if finding.step is not None else ""
     sure = f" · {100 * finding.confidence:.0f} % sure"
     shown = [name for name in _named_series(finding) if name in anchors]
     links = "".join(

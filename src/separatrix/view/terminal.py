@@ -19,7 +19,7 @@ from separatrix.view.facts import SEVERITY_WORDS, STATUS_WORDS, facts, segment_n
 from separatrix.view.figures import is_drawn_as_lines, lines_of
 from separatrix.view.sections import evidence_rows
 from separatrix.view.sparkline import sparkline
-from separatrix.view.text import TIMES, count, flattened, number, shortened, visible
+from separatrix.view.text import TIMES, count, flattened, number, shortened, visible, when
 
 if TYPE_CHECKING:
     from separatrix.analysis import Diagnosis
@@ -167,7 +167,7 @@ def _print_findings(diagnosis: Diagnosis, console: Console) -> None:
 def _print_finding(finding: Finding, console: Console, indent: int) -> None:
     marks = _MARKS if _is_unicode(console) else _ASCII_MARKS
     style = _STYLES[finding.severity]
-    step = "" if finding.step is None else f", step {finding.step:,}"
+    step = f", {when(finding.step)}" if finding.step is not None else ""
     line = Text(f"{marks[finding.severity]} {SEVERITY_WORDS[finding.severity]} ", style)
     line.append_text(_text(console, finding.code, "bold"))
     line.append_text(_text(console, f"{step} ({100 * finding.confidence:.0f} % sure)", "dim"))
