@@ -13,9 +13,9 @@ What goes wrong:
   the start left, since a small loss is made of few examples and scatters more.
 - *stuck*: 60 % of the start or more is left.
 
-Where one of the first steps was half as long as the weights (or as torch's default weights, if they began smaller), the
-start that was chosen for its signals is lost, and what becomes of the training is luck: then an overshoot counts with
-10 % left, and a loss is stuck with 30 %.
+Where one of the first steps was as long as the weights (or as torch's default weights, if they began smaller), the
+start that was chosen for its signals is lost, and what becomes of the training is luck: then a loss is stuck with 30 %
+left; and where it was half as long, an overshoot counts with 10 %.
 
 The start is the first loss where batches hold 16 examples or more, since the next ones may have overshot already.
 
@@ -60,7 +60,7 @@ _ERRORS = 4.0
 _UNFINISHED = 0.3
 _UNFINISHED_OF_LOST = 0.1
 _STUCK = 0.6
-_HALF = 0.5
+_HALF, _WHOLE = 0.5, 1.0
 _FIRST = 3
 _FELL = 0.9
 _EDGE = 1.0
@@ -77,15 +77,15 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     loss, rate = progress(run), rates(run)
     ratio = None if rate is None else relative_step(run, rate, early=True)
     edge = _edge(run)
-    lost = _start_is_lost(run)
-    harm = _blown_up(run) if loss is None else _harm(run, loss, lost)
+    first = _first_steps(run)
+    harm = _blown_up(run) if loss is None else _harm(run, loss, first)
     if (loss is None and harm is None) or rate is None or (ratio is None and edge is None):
         return NotAssessed(rule.code, ("loss, learning_rate and update_ratio or stability_ratio over enough steps",))
     if harm is None:
         return []
     how, step, said = harm
     size, curved = ratio or 0.0, edge or 0.0
-    if lost:
+    if first >= (_WHOLE if how == "stuck" else _HALF):
         size = max(size, longest_step(run))
     elif how == "stuck" and loss is not None and _never_fell(loss):
         size = min(size, longest_step(run))
@@ -142,8 +142,8 @@ def _blown_up(run: Run) -> tuple[str, int, str] | None:
     return "overshoot", at, said
 
 
-def _start_is_lost(run: Run) -> bool:
-    """Whether one of the first measured steps was half as long as the weights, or as weights of usual size are."""
+def _first_steps(run: Run) -> float:
+    """Length of the longest of the first measured steps, over that of the weights, or of weights of usual size."""
     updates, weights = table(run, "update_rms"), table(run, "weight_rms")
     fans = {str(p["name"]): math.prod(p["shape"][1:]) for p in run.parameters}
     shares = []
@@ -153,10 +153,10 @@ def _start_is_lost(run: Run) -> bool:
         if moved.size and sizes.size and np.isfinite(moved[:_FIRST]).all():
             usual = 1.0 / math.sqrt(3.0 * fans[label])
             shares.append(float(moved[:_FIRST].max()) / max(float(sizes[0]), usual))
-    return bool(shares) and float(np.median(shares)) >= _HALF
+    return float(np.median(shares)) if shares else 0.0
 
 
-def _harm(run: Run, loss: Progress, start_is_lost: bool) -> tuple[str, int, str] | None:
+def _harm(run: Run, loss: Progress, first_steps: float) -> tuple[str, int, str] | None:
     """What goes wrong, the step at which it shows, and how to say it."""
     values, steps = loss.track.values, loss.track.steps
     level = smoothed(values, _WIDTH, "mean")[: max(_WIDTH, int(_EARLY * len(values)))]
@@ -165,7 +165,7 @@ def _harm(run: Run, loss: Progress, start_is_lost: bool) -> tuple[str, int, str]
     first = min(float(values[0]), loss.start) if many else loss.start
     high = np.flatnonzero((level >= first * max(_RISE, 1.0 + _ERRORS * loss.scatter)) & (level > values[0]))
     left = loss.end / first if first > 0 else loss.left
-    if high.size and first > 0 and left > (_UNFINISHED_OF_LOST if start_is_lost else _UNFINISHED):
+    if high.size and first > 0 and left > (_UNFINISHED_OF_LOST if first_steps >= _HALF else _UNFINISHED):
         peak = float(level.max())
         at = int(steps[int(high[0])])
         return "overshoot", at, f"the loss rose from {number(first)} to {number(peak)} by step {at}"
@@ -174,7 +174,7 @@ def _harm(run: Run, loss: Progress, start_is_lost: bool) -> tuple[str, int, str]
         if loss.noise >= _BOUNCE * expected:
             said = f"the loss bounces by {number(loss.noise)} around {number(loss.end)} at the end"
             return "bounce", loss.step_of(9), said
-    if left > (_UNFINISHED if start_is_lost else _STUCK):
+    if left > (_UNFINISHED if first_steps >= _WHOLE else _STUCK):
         return "stuck", int(steps[0]), f"{left:.0%} of the loss is left"
     return None
 
