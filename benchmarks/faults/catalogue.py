@@ -20,6 +20,7 @@ CAUSES = {
     "exploding-gradient/residual_digits": "bad-init",
     "loss-spike/ae_resume": "scheduler-misuse",
     "loss-spike/rate_typo": "scheduler-misuse",
+    "plateau/deep_linear": "bad-init",
     "saturated-units/tanh_digits_normal": "bad-init",
     "vanishing-gradient/deep_tanh_small_init": "bad-init",
 }

@@ -89,6 +89,25 @@ class TestBadInit:
     def test_weights_out_of_scale(self, rms: float, codes: tuple[str, ...], tmp_path: Path) -> None:
         assert judged("bad-init", tmp_path, {}, {"weight_rms": weights(rms)}).codes == codes
 
+    @pytest.mark.parametrize(
+        ("rms", "loss", "codes"),
+        [
+            (0.005, np.where(np.arange(STEPS) < 200, 2.3, 0.1), ("bad-init",)),
+            (0.005, np.linspace(2.3, 1.4, STEPS), ("bad-init",)),
+            (0.005, FALLING, ()),
+            (0.05, np.where(np.arange(STEPS) < 200, 2.3, 0.1), ()),
+            (0.0, np.where(np.arange(STEPS) < 200, 2.3, 0.1), ()),
+        ],
+        ids=["it stood", "much is left", "it learns at once", "in scale", "zero"],
+    )
+    def test_small_weights_count_where_they_hold_the_training_up(
+        self, rms: float, loss: np.ndarray, codes: tuple[str, ...], tmp_path: Path
+    ) -> None:
+        found = judged("bad-init", tmp_path, {"loss": loss}, {"weight_rms": weights(*[rms] * 4, HE, HE)})
+        assert found.codes == codes
+        if codes:
+            assert (only(found).evidence["how"], only(found).evidence["labels"]) == ("small", NAMES[:4])
+
     @pytest.mark.parametrize(("level", "codes"), [(0.9, ()), (8.0, ("bad-init",))])
     def test_weights_that_the_forward_pass_divides_are_in_scale(
         self, level: float, codes: tuple[str, ...], tmp_path: Path

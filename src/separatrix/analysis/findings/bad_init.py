@@ -17,6 +17,10 @@ Looked at in the first measurements (the first three steps), in this order:
   of what such weights make of a signal of RMS one: it divides by the root of its width as it goes, as in the
   tangent-kernel parametrization, or its inputs are sparse. Where units saturate (tanh, sigmoid), saturated-units says
   so.
+- *small*: in half of the layers' weights, of two or more, the same is below 0.1 and not zero, and it shows: after a
+  fifth of the run the loss is within 5 % of its start, or more than half of it is left at the end. Outputs then hardly
+  depend on inputs until weights have grown, by gradients that are as small as the weights. Layers that multiply as they
+  go (sine networks) learn at once and do not count.
 
 The weights are those from before the first step, so this precedes whatever steps do.
 """
@@ -29,7 +33,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from separatrix.analysis.profiles import DepthProfile, depth_profile, kinds, module_of, table
-from separatrix.analysis.progress import matrices
+from separatrix.analysis.progress import matrices, progress
 from separatrix.analysis.trends import listed, number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -46,6 +50,10 @@ _FEWEST_LAYERS = 4
 _LARGE = 5.0
 _SATURATED = 0.5
 _SMALL_SIGNAL = 0.2
+_SMALL = 0.1
+_FEWEST_SMALL = 2
+_AROUND = 2
+_STOOD = 0.95
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -53,7 +61,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     weights = table(run, "weight_rms")
     if not len(weights.steps) or weights.steps[0] > _FIRST_STEPS or not matrices(run):
         return NotAssessed(rule.code, ("weight_rms of weights at the first steps",))
-    for judge in (_symmetric, _confident, _through_layers, _large):
+    for judge in (_symmetric, _confident, _through_layers, _large, _small):
         found = judge(run)
         if found is not None:
             return [found]
@@ -173,11 +181,7 @@ def _large(run: Run) -> Finding | None:
     saturated = table(run, "saturation_share")
     if saturated.values.size and float(np.nanmax(np.nan_to_num(saturated.values[0]))) >= _SATURATED:
         return None
-    shapes = {str(p["name"]): p["shape"] for p in run.parameters}
-    owner = {str(p["name"]): module_of(p) for p in run.parameters}
-    layers = [label for label in matrices(run) if owner[label] in kinds(run)]
-    gains = {label: _first(run, "weight_rms", label) * math.sqrt(math.prod(shapes[label][1:])) for label in layers}
-    gains = {label: gain for label, gain in gains.items() if math.isfinite(gain)}
+    gains, owner = _gains(run), {str(p["name"]): module_of(p) for p in run.parameters}
     large = [label for label, gain in gains.items() if gain > _LARGE and not _is_undone(run, owner[label], gain)]
     if not large or len(large) < _HALF * len(gains):
         return None
@@ -194,6 +198,40 @@ def _large(run: Run) -> Finding | None:
         large,
         {"gain": {label: gains[label] for label in large}},
     )
+
+
+def _small(run: Run) -> Finding | None:
+    gains, loss = _gains(run), progress(run)
+    small = [label for label, gain in gains.items() if 0.0 < gain < _SMALL]
+    if len(small) < max(_FEWEST_SMALL, _HALF * len(gains)) or loss is None:
+        return None
+    fifth = len(loss.track) // 5
+    level = float(np.median(loss.track.values[fifth - _AROUND : fifth + _AROUND + 1]))
+    if level <= _STOOD * loss.start and not loss.left > _HALF:
+        return None
+    worst = min(small, key=lambda label: gains[label])
+    return _finding(
+        run,
+        "small",
+        0.8,
+        f"The initial weights are {number(gains[worst])} of what keeps a signal's size in {worst}, and too small in"
+        f" {len(small)} of {len(gains)} weights; the loss is at {level / loss.start:.0%} of its start after a fifth of"
+        f" the run, at {loss.left:.0%} in the end.",
+        f"Multiply them by {number(math.sqrt(2) / gains[worst])} (He's deviation, the root of 2 / fan in, for ReLU) or"
+        " use torch's default initialisation.",
+        ["weight_rms", "loss"],
+        small,
+        {"gain": {label: gains[label] for label in small}, "loss_left": loss.left},
+    )
+
+
+def _gains(run: Run) -> dict[str, float]:
+    """By what a layer's first weights multiply the RMS of a signal: theirs times the root of the fan-in."""
+    shapes = {str(p["name"]): p["shape"] for p in run.parameters}
+    owner = {str(p["name"]): module_of(p) for p in run.parameters}
+    layers = [label for label in matrices(run) if owner[label] in kinds(run)]
+    gains = {label: _first(run, "weight_rms", label) * math.sqrt(math.prod(shapes[label][1:])) for label in layers}
+    return {label: gain for label, gain in gains.items() if math.isfinite(gain)}
 
 
 def _is_undone(run: Run, module: str, gain: float) -> bool:
