@@ -146,6 +146,14 @@ class TestLossSpike:
         assert finding.evidence["count"] == 1
         assert finding.evidence["recovered"]
 
+    @pytest.mark.parametrize(("peak", "severity"), [(4.0, "info"), (400.0, "warning")])
+    def test_a_single_small_batch_is_worth_knowing_unless_no_example_is_as_wrong(
+        self, peak: float, severity: str, tmp_path: Path
+    ) -> None:
+        loss = noisy(1, FALLING, 0.05)
+        loss[200] = peak
+        assert only(judged("loss-spike", tmp_path, {"loss": loss})).severity == severity
+
     def test_a_small_bump_undoes_too_little(self, tmp_path: Path) -> None:
         loss = noisy(1, FALLING, 0.05)
         loss[200:206] += 0.6

@@ -101,6 +101,9 @@ class TestLearningRateTooHigh:
         loss = [2.0, 9.0, 300.0, 1e9, *[float("nan")] * 60]
         found = only(judged("lr-too-high", tmp_path / "a", {"loss": loss, "learning_rate": [0.3]}, steps_of(0.05)))
         assert (found.evidence["how"], found.evidence["loss_left"]) == ("overshoot", None)
+        once_nothing = [2.0, 9.0, 300.0, 0.0, 1e9, *[float("nan")] * 60]
+        scalars = {"loss": once_nothing, "learning_rate": [0.3]}
+        assert judged("lr-too-high", tmp_path / "c", scalars, steps_of(0.05)).codes == ("lr-too-high",)
         calm = [2.0, 1.9, 1.8, *[float("nan")] * 60]
         assert not judged(
             "lr-too-high", tmp_path / "b", {"loss": calm, "learning_rate": [0.3]}, steps_of(0.05)

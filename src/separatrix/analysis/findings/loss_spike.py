@@ -14,7 +14,9 @@ The mean of three consecutive losses is compared with the window of losses befor
 
 The first twenty losses are no basis for comparison, so that an early catapult at a high learning rate is not called a
 spike. A spike is over when the mean of three is back within a quarter of its height. One that stays below the start
-of the run and lasts at most three steps (one bad batch) is worth knowing; others cost training: a warning.
+of the run and lasts at most three steps (one bad batch) is worth knowing, and so is one of a single step below twenty
+times the start: it left no trace in the weights, and the last, small batch of an epoch does so wherever one example is
+badly wrong. Others cost training: a warning.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ _RECORD_IN_GAME = 5.0
 _UNDONE = 0.5
 _RELATIVE = 1.5
 _OVER = 0.25
+_OF_ONE_EXAMPLE = 20.0
 _FEWEST = 30
 _HISTORY = 20
 _WINDOW = 50
@@ -70,7 +73,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     if not spikes:
         return []
     worst = max(spikes, key=lambda s: (s.peak - s.base) / max(abs(s.base), np.finfo(np.float64).tiny))
-    lasting = any(spike.duration > _WIDTH or spike.peak > spike.start for spike in spikes)
+    lasting = any(map(_costs, spikes))
     where = f"at step {worst.step}"
     end = f"high for {worst.duration} steps" if worst.recovered else "without coming back"
     more = f"; {len(spikes)} spikes in all" if len(spikes) > 1 else ""
@@ -96,6 +99,13 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             source=rule.source,
         )
     ]
+
+
+def _costs(spike: _Spike) -> bool:
+    """Whether a spike did more than show that a batch holds a badly wrong example."""
+    if spike.duration <= 1 and spike.recovered and spike.peak <= _OF_ONE_EXAMPLE * spike.start:
+        return False
+    return spike.duration > _WIDTH or spike.peak > spike.start
 
 
 def _spikes(track: Track, record: float) -> list[_Spike]:

@@ -131,7 +131,7 @@ def _edge(run: Run) -> float | None:
 def _blown_up(run: Run) -> tuple[str, int, str] | None:
     """The overshoot of a loss that was not finite before there were enough losses for a progress."""
     losses, opposed = loss_tracks(run)
-    if opposed or not losses or len(losses[0]) < 2 or losses[0].values.min() <= 0:
+    if opposed or not losses or len(losses[0]) < 2 or losses[0].values.min() < 0 or losses[0].values[0] <= 0:
         return None
     values, steps = losses[0].values, losses[0].steps
     high = np.flatnonzero(values >= _RISE * values[0])
