@@ -34,9 +34,17 @@ def test_monomials_against_their_definition() -> None:
     expected = np.stack([np.prod(points[:, list(each)], axis=1) for each in monomials.factors], axis=1)
     np.testing.assert_allclose(monomials.values(points), expected, rtol=1e-13)
     weights = np.random.default_rng(1).standard_normal((35, 2)) * (np.arange(35) % 3 > 0)[:, None]
-    np.testing.assert_allclose(monomials.combined(list(points.T), weights), expected @ weights, rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(monomials.combined(list(points[0]), weights), expected[0] @ weights, rtol=1e-12)
-    assert not monomials.combined(list(points.T), 0.0 * weights).any()
+    sums = monomials.sums(weights)
+    np.testing.assert_allclose(sums(points.T), (expected @ weights).T, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(sums(points[0]), expected[0] @ weights, rtol=1e-12)
+    grid = points[:4].reshape(2, 2, 3)
+    np.testing.assert_allclose(
+        np.moveaxis(sums(np.moveaxis(grid, -1, 0)), 0, -1).reshape(4, -1), expected[:4] @ weights
+    )
+    assert not monomials.sums(0.0 * weights)(points.T).any()
+    some = monomials.only(np.array([7, 3]))
+    np.testing.assert_allclose(some(points.T), expected[:, some.indices].T, rtol=1e-12)
+    assert {0, 3, 7} <= set(some.indices) < set(range(monomials.size))
     slopes, step = monomials.derivatives(points), 1e-6
     for variable in range(3):
         shift = np.eye(3)[variable] * step

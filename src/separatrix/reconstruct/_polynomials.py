@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -61,24 +62,31 @@ class Monomials:
             start += len(last)
         return values
 
-    def combined(
-        self, variables: Sequence[Float[np.ndarray, "*batch"]], coefficients: Float[np.ndarray, "monomial output"]
-    ) -> Float[np.ndarray, "*batch output"]:
-        """Sums of monomials with these coefficients, a variable an array; those that no sum has are not computed."""
-        products: dict[tuple[int, ...], np.ndarray] = {(): np.ones(np.shape(variables[0]))}
+    def sums(self, coefficients: Float[np.ndarray, "monomial output"]) -> Callable[[np.ndarray], np.ndarray]:
+        """Sums of monomials (output, ...) as a function of variables (variable, ...), which may be called often.
 
-        def product(factors: tuple[int, ...]) -> np.ndarray:
-            if factors not in products:
-                last = variables[factors[-1]]
-                products[factors] = product(factors[:-1]) * last if len(factors) > 1 else last
-            return products[factors]
+        Monomials that no sum needs are not computed, and shapes not checked.
+        """
+        products = self.only(np.flatnonzero(coefficients.any(axis=1)))
+        weights = np.ascontiguousarray(coefficients[products.indices].T)
 
-        used = np.flatnonzero(coefficients.any(axis=1))
-        if not len(used):
-            return np.zeros((*products[()].shape, coefficients.shape[1]))
-        values = np.stack([product(self.factors[index]) for index in used])
-        sums = coefficients[used].T @ values.reshape(len(used), -1)
-        return np.asarray(np.moveaxis(sums.reshape(-1, *values.shape[1:]), 0, -1))
+        def sums(variables: np.ndarray) -> np.ndarray:
+            values = products(variables)
+            total: np.ndarray = weights @ values.reshape(len(values), math.prod(variables.shape[1:]))
+            return total.reshape(len(weights), *variables.shape[1:])
+
+        return sums
+
+    def only(self, indices: Int[np.ndarray, " some"]) -> Products:
+        """Some of the monomials, with those that they are made of."""
+        needed = {self.factors[index][:end] for index in indices for end in range(len(self.factors[index]) + 1)}
+        place = {factors: index for index, factors in enumerate(self.factors)}
+        ordered = sorted(needed, key=lambda factors: place[factors])
+        row = {factors: index for index, factors in enumerate(ordered)}
+        return Products(
+            np.array([place[factors] for factors in ordered], dtype=np.int64),
+            tuple((row[factors[:-1]], factors[-1]) for factors in ordered[1:]),
+        )
 
     def derivatives(self, points: Float[np.ndarray, "point variable"]) -> Float[np.ndarray, "point monomial variable"]:
         """Derivative of each monomial by each variable at each point."""
@@ -101,3 +109,19 @@ class Monomials:
     def named(self, names: tuple[str, ...]) -> tuple[str, ...]:
         """Each monomial in words, such as "1", "x", "x y"."""
         return tuple(" ".join(names[index] for index in factors) or "1" for factors in self.factors)
+
+
+@dataclasses.dataclass(frozen=True)
+class Products:
+    """Monomials at `indices` of all, the constant first: each later one a product of an earlier and a variable."""
+
+    indices: Int[np.ndarray, " row"]
+    made_of: tuple[tuple[int, int], ...]
+
+    def __call__(self, variables: np.ndarray) -> np.ndarray:
+        """Values (row, ...) for variables (variable, ...)."""
+        values = np.empty((len(self.indices), *variables.shape[1:]))
+        values[:1] = 1.0
+        for row, (earlier, variable) in enumerate(self.made_of, 1):
+            np.multiply(values[earlier], variables[variable], out=values[row, ...])
+        return values

@@ -2,15 +2,28 @@
 
 from separatrix.reconstruct.control.environments import gymnasium_environment
 from separatrix.reconstruct.control.plants import CART_POLE, PENDULUM, Plant
-from separatrix.reconstruct.control.policies import NeuralPolicy, Policy, PolynomialPolicy, RandomPolicy, distilled
+from separatrix.reconstruct.control.policies import (
+    Family,
+    Networks,
+    NeuralPolicy,
+    OddPolynomials,
+    Policy,
+    PolynomialPolicy,
+    RandomPolicy,
+    distilled,
+)
 from separatrix.reconstruct.control.rollouts import Transitions, collect, returns, visited
 from separatrix.reconstruct.control.search import Search, SearchStep, search
 from separatrix.reconstruct.control.surrogate import Surrogate, learn_surrogate
+from separatrix.reconstruct.control.thinning import thinned
 
 __all__ = [
     "CART_POLE",
     "PENDULUM",
+    "Family",
+    "Networks",
     "NeuralPolicy",
+    "OddPolynomials",
     "Plant",
     "Policy",
     "PolynomialPolicy",
@@ -25,5 +38,6 @@ __all__ = [
     "learn_surrogate",
     "returns",
     "search",
+    "thinned",
     "visited",
 ]

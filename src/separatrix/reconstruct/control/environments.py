@@ -11,7 +11,7 @@ from separatrix.runs.errors import MissingExtraError
 
 
 def gymnasium_environment(plant: Plant) -> Any:
-    """A `gymnasium.Env` of a plant: observations are its states, an episode is truncated after its steps.
+    """A `gymnasium.Env` of a plant: observations are its states, episodes are truncated after its steps.
 
     Raises:
         MissingExtraError: gymnasium is not installed.
@@ -43,6 +43,6 @@ def gymnasium_environment(plant: Plant) -> Any:
             reward = float(plant.reward(self._state, inputs))
             self._state = plant.step(self._state, inputs)
             self._steps += 1
-            return self._state.copy(), reward, False, self._steps >= plant.steps, {}
+            return self._state.copy(), reward, bool(plant.ended(self._state)), self._steps >= plant.steps, {}
 
     return Environment()

@@ -36,11 +36,13 @@ class Transitions:
 def returns(plant: Plant, policy: Policy, begin: States, *, step: Step | None = None) -> Float[np.ndarray, "*batch"]:
     """Sum of rewards of episodes from these states, in the plant, or in another `step` over its coordinates."""
     step = plant.step if step is None else step
-    states, total = begin, np.zeros(begin.shape[:-1])
+    states, total, going = begin, np.zeros(begin.shape[:-1]), np.ones(begin.shape[:-1])
     for _ in range(plant.steps):
         inputs = np.clip(policy(states), -plant.limit, plant.limit)
-        total += plant.reward(states, inputs)
+        total += going * plant.reward(states, inputs)
         states = step(states, inputs)
+        if plant.ends:
+            going *= ~plant.ended(states)
     return total
 
 
@@ -53,15 +55,16 @@ def visited(
     exploration: float = 0.0,
     step: Step | None = None,
 ) -> Float[np.ndarray, "row state"]:
-    """The states of episodes from these beginnings, all of them in a row; `exploration` as in `collect`."""
+    """The states of episodes from these beginnings until they end, all in a row; `exploration` as in `collect`."""
     step = plant.step if step is None else step
-    states, rows = begin, []
+    states, rows, going = begin, [], np.ones(len(begin), dtype=bool)
     held = np.zeros((len(begin), len(plant.inputs)))
     for t in range(plant.steps):
         if t % _HELD == 0:
             held = exploration * plant.limit * generator.standard_normal(held.shape)
-        rows.append(states)
+        rows.append(states[going])
         states = step(states, np.clip(policy(states) + held, -plant.limit, plant.limit))
+        going &= ~plant.ended(states)
     return np.concatenate(rows)
 
 
@@ -77,9 +80,10 @@ def collect(
     state = plant.begin(generator, 1)
     held = np.zeros((1, len(plant.inputs)))
     chosen = policy(state)
+    begun = 0
     for t in range(count):
-        if t % plant.steps == 0:
-            state = plant.begin(generator, 1)
+        if t == begun + plant.steps or plant.ended(state)[0]:
+            state, begun = plant.begin(generator, 1), t
         if t % _HELD == 0:
             held = exploration * plant.limit * generator.standard_normal(held.shape)
             chosen = policy(state)
