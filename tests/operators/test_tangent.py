@@ -20,6 +20,7 @@ from separatrix.operators import (
     tangent_kernel,
     tangent_kernel_of,
 )
+from separatrix.operators._structure import watch
 
 
 def quietly(function, *arguments, **options):
@@ -158,6 +159,45 @@ def test_positions_that_no_gradient_reaches_are_left_out(position):
     assert relative(tangent_kernel(model, x), torch.einsum("iap,jap->ij", own, own)) < 1e-12
     full = torch.einsum("iap,jbp->ijab", own, own[:5])
     assert relative(tangent_kernel(model, x, x[:5], "full"), full) < 1e-12
+
+
+class Pooled(nn.Module):
+    """A convolution read through rectification and pooling, and perhaps elsewhere too."""
+
+    def __init__(self, elsewhere):
+        super().__init__()
+        self.layer, self.elsewhere = nn.Conv2d(1, 3, 3), elsewhere
+
+    def forward(self, x):
+        found = self.layer(x)
+        read = nn.functional.max_pool2d(found.relu(), 2).relu().flatten(1)
+        return torch.cat([read, found.mean((2, 3))], 1) if self.elsewhere else read
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_a_first_convolution_is_read_behind_its_pooling_where_nothing_else_reads_it(elsewhere, differentiated):
+    torch.manual_seed(0)
+    model, x = Pooled(elsewhere).double(), torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    x.requires_grad_(differentiated)
+    trace, reasons = watch(lambda: model(x), list(model.parameters()))
+    whole = elsewhere or differentiated
+    assert {edge.node.name() for edge in trace.edges} == {"ConvolutionBackward0" if whole else "ReluBackward0"}
+    assert not reasons
+    own = jacobian(model, x.detach())
+    truth = torch.einsum("iap,jap->ij", own, own)
+    assert relative(tangent_kernel_of(lambda: model(x), model), truth) < 1e-9
+    assert relative(tangent_kernel(model, x.detach(), memory=60_000), truth) < 1e-9
+
+
+@pytest.mark.parametrize("rows", [3, 200])
+def test_tables_are_compared_where_indices_meet(rows):
+    model = nn.Sequential(nn.Embedding(rows, 4), nn.Flatten(), nn.Linear(24, 3)).double()
+    x, y = torch.randint(0, rows, (9, 6)), torch.randint(0, rows, (7, 6))
+    first, second = jacobian(model, x), jacobian(model, y)
+    assert relative(tangent_kernel(model, x, y), torch.einsum("iap,jap->ij", first, second)) < 1e-9
+    full = torch.einsum("iap,jbp->ijab", first, first)
+    assert relative(tangent_kernel(model, x, form="full"), full) < 1e-9
 
 
 def test_a_position_table_that_also_goes_elsewhere_falls_back():
