@@ -31,10 +31,11 @@ def behind_pooling(use: Use, consumers: Mapping[Key, Sequence[Node]], cotangents
     pooling = next((node for node in chain if node.name() in _POOLINGS), None)
     if pooling is None:
         return use
-    saved: Tensor = pooling._saved_result1  # type: ignore[attr-defined]
-    places, whole = saved.flatten(2), math.prod(use.edge.node._input_metadata[0].shape[2:])
-    if places.shape[2] * use.local.picking.columns > _COPIES * cotangents * whole:
+    places: Tensor = pooling._saved_result1  # type: ignore[attr-defined]
+    read, whole = math.prod(places.shape[2:]), math.prod(use.edge.node._input_metadata[0].shape[2:])
+    if read * use.local.picking.columns > _COPIES * cotangents * whole:
         return use
+    places = places.flatten(2)
     local = use.local.picking.local(places, _passes(chain, places))
     return dataclasses.replace(use, local=local, edge=GradientEdge(chain[-1], 0))
 
