@@ -93,13 +93,15 @@ def block_kernels(x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bo
     second: dict[Block, Terms] = {}
     if cut.forward >= cut.examples:
         x, y = _kept(x), y and _kept(y)
+    # a kernel of one trace with itself
+    summed = not full and y is None and min(cut.forward, cut.examples) >= n
     for i in _slices(n, cut.examples):
         for j in _slices(m, cut.examples):
             if y is None and j.start < i.start:
                 continue
             for a in _slices(count, cut.cotangents):
                 second = {} if second is first else second
-                first = _digest(x, i, a, m, cut, first)
+                first = _digest(x, i, a, m, cut, first, summed)
                 for b in _slices(count, cut.cotangents) if full else [a]:
                     same = y is None and i == j and a == b
                     second = first if same else _digest(y or x, j, b, n, cut, {} if second is first else second)
@@ -129,17 +131,24 @@ def _mirror(kernels: Iterable[Tensor], size: int) -> None:
 
 
 def _digest(
-    build: Build, examples: slice, entries: slice, others: int, cut: Plan, spent: dict[Block, Terms]
+    build: Build,
+    examples: slice,
+    entries: slice,
+    others: int,
+    cut: Plan,
+    spent: dict[Block, Terms],
+    summed: bool = False,
 ) -> dict[Block, Terms]:
     """Terms of some examples and output entries, from as many forwards as the plan says.
 
-    The room of `spent` terms is used again where it fits, since an allocator may not find it a second time.
+    The room of `spent` terms is used again where it fits, since an allocator may not find it a second time. Where
+    `summed`, products summed over cotangents are all that is wanted, with these terms themselves: see `_pulled`.
     """
     count, outputs = examples.stop - examples.start, range(entries.start, entries.stop)
     rooms: dict[Block, Terms] = {}
     uneven: list[dict[Block, Terms]] = []
     for part in _slices(count, cut.forward):
-        found = _pulled(build(slice(examples.start + part.start, examples.start + part.stop)), outputs)
+        found = _pulled(build(slice(examples.start + part.start, examples.start + part.stop)), outputs, summed)
         if part == slice(0, count):
             return {block: compact(found.pop(block), others, len(outputs), cut.entries) for block in list(found)}
         if not rooms:
@@ -174,22 +183,29 @@ def _joined_uneven(parts: Sequence[dict[Block, Terms]]) -> dict[Block, Terms]:
     return {block: joined([part.pop(block) for part in parts]) for block in list(parts[0])}
 
 
-def _pulled(trace: Trace, outputs: Sequence[int]) -> dict[Block, Terms]:
-    """Terms of all blocks for some outputs, whose gradients are gathered first, so that each is contracted at once."""
+def _pulled(trace: Trace, outputs: range, summed: bool) -> dict[Block, Terms]:
+    """Terms of all blocks for some outputs, whose gradients are gathered first, so that each is contracted at once.
+
+    Where `summed`, those of a layer before the last stand for all cotangents at once: gradients d_np w_pa of cotangents
+    a have the inner products, summed over a, of d_np (sum_a w_pa^2)^(1/2).
+    """
     gathered: Gradients = {}
     dense: dict[Block, list[Tensor]] = {}
+    tails = trace.tails if summed and len(outputs) > 1 else {}
     for row, output in enumerate(outputs):
         cotangent = _unit(trace, output)
         gradients = backward(trace, cotangent)
         if len(outputs) == 1:
             gathered = gradients
-        else:
-            gathered = gathered or {key: _room(gradient, len(outputs)) for key, gradient in gradients.items()}
-            for key, gradient in gradients.items():
-                gathered[key][row] = gradient[0]
+        for key in gradients.keys() - tails.keys() if len(outputs) > 1 else ():
+            if key not in gathered:
+                gathered[key] = _room(gradients[key], len(outputs))
+            gathered[key][row] = gradients[key][0]
         del gradients
         for block, terms in dense_terms(trace, cotangent).items():
             dense.setdefault(block, []).append(terms.values)
+    for key, (passes, weight) in tails.items():
+        gathered[key] = (passes * weight[:, outputs.start : outputs.stop].square().sum(1).sqrt()).unsqueeze(0)
     result: dict[Block, Terms] = {block: Plain(torch.cat(rows)) for block, rows in dense.items()}
     return result | terms_of(trace, trace.structured, gathered)
 

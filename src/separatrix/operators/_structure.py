@@ -73,7 +73,9 @@ class Trace:
     `structured` lists the uses of each block with the layout of their outputs; gradients of the parameters in `dense`
     are taken from `sources`, the outputs (c,) of one example each. `layouts` are those of all uses, None where a
     gradient
-    vanished and proved nothing. `graph_numbers` is about how many numbers the graph holds for one example.
+    vanished and proved nothing. `graph_numbers` is about how many numbers the graph holds for one example. `tails` are
+    the edges behind which only a rectification and the last linear layer come, with where it lets gradients through
+    (n, p) and the layer's weight (p, c): the gradient of an output is their product. No block uses another edge too.
     """
 
     outputs: Tensor
@@ -83,6 +85,7 @@ class Trace:
     sources: tuple[Tensor, ...]
     layouts: tuple[Layout | None, ...] | None
     graph_numbers: int
+    tails: Mapping[Key, tuple[Tensor, Tensor]]
 
     @property
     def numbers_held(self) -> int:
@@ -159,7 +162,26 @@ def watch(
     edges = {key_of(use.edge): use.edge for parts in structured.values() for use, _ in parts}
     held = sum(math.prod(_shape(GradientEdge(*key))) for key in consumers if _is_own(key, observer.origins))
     layouts = found if certain else None
-    return Trace(outputs, tuple(edges.values()), structured, dense, sources, layouts, held // len(outputs)), reasons
+    shared = {key_of(use.edge) for parts in structured.values() if len(parts) > 1 for use, _ in parts}
+    tails = {key: tail for key in edges.keys() - shared if (tail := _tail(key, consumers, outputs)) is not None}
+    return Trace(
+        outputs, tuple(edges.values()), structured, dense, sources, layouts, held // len(outputs), tails
+    ), reasons
+
+
+def _tail(key: Key, consumers: Mapping[Key, Sequence[Node]], outputs: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Where the rectification of an output lets gradients through, and the last layer's weight; None without these."""
+    nodes: list[Any] = []
+    for name in ("ReluBackward0", "AddmmBackward0"):
+        after = consumers.get(key, ())
+        if len(after) != 1 or after[0].name() != name:
+            return None
+        nodes.append(after[0])
+        key = after[0], 0
+    rectifier, last = nodes
+    if key != key_of(get_gradient_edge(outputs)) or last._saved_alpha != 1 or last._saved_mat2 is None:
+        return None
+    return rectifier._saved_result.detach() > 0, _single(last._saved_mat2.detach())
 
 
 def _is_own(key: Key, origins: Mapping[Key, int]) -> bool:
