@@ -208,7 +208,8 @@ def _reached(terms: Outer) -> Outer:
         if 2 * int(reached.sum()) > terms.positions:
             return terms
     reached[0] |= not bool(reached.any())
-    return dataclasses.replace(terms, left=terms.left[:, :, reached], right=terms.right[:, :, reached])
+    kept = reached.nonzero().squeeze(1)
+    return dataclasses.replace(terms, left=terms.left.index_select(2, kept), right=terms.right.index_select(2, kept))
 
 
 def _cotangent(terms: Outer, index: int, of: int) -> Outer:
