@@ -146,6 +146,17 @@ STRUCTURED = {
     "mlp": (lambda: nn.Sequential(nn.Linear(6, 8), nn.ReLU(inplace=True), nn.Linear(8, 3)), numbers(6)),
     "cnn": (lambda: convolutional(nn.GroupNorm(2, 4)), numbers(2, 9, 9)),
     "cnn-batchnorm": (lambda: convolutional(trained_batch_norm()), numbers(2, 9, 9)),
+    "cnn-pooled": (
+        lambda: nn.Sequential(
+            *(nn.Conv2d(2, 5, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.Conv2d(5, 4, 2)),
+            *(nn.ReLU(inplace=True), nn.MaxPool2d(3, ceil_mode=True), nn.Flatten(), nn.Linear(16, 3)),
+        ),
+        numbers(2, 9, 9),
+    ),
+    "conv3d-pooled": (
+        lambda: nn.Sequential(nn.Conv3d(1, 3, 2), nn.MaxPool3d(2), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)),
+        numbers(1, 5, 5, 5),
+    ),
     "conv1d": (
         lambda: nn.Sequential(
             nn.Conv1d(3, 4, 3, padding="valid"), nn.GELU(), nn.Conv1d(4, 2, 4, stride=3), nn.Flatten()

@@ -20,6 +20,7 @@ from separatrix.operators import (
     tangent_kernel,
     tangent_kernel_of,
 )
+from separatrix.operators._structure import watch
 
 
 def quietly(function, *arguments, **options):
@@ -158,6 +159,80 @@ def test_positions_that_no_gradient_reaches_are_left_out(position):
     assert relative(tangent_kernel(model, x), torch.einsum("iap,jap->ij", own, own)) < 1e-12
     full = torch.einsum("iap,jbp->ijab", own, own[:5])
     assert relative(tangent_kernel(model, x, x[:5], "full"), full) < 1e-12
+
+
+class Pooled(nn.Module):
+    """A convolution read through rectification and pooling, and perhaps elsewhere too."""
+
+    def __init__(self, elsewhere):
+        super().__init__()
+        self.layer, self.elsewhere = nn.Conv2d(1, 3, 3), elsewhere
+
+    def forward(self, x):
+        found = self.layer(x)
+        read = nn.functional.max_pool2d(found.relu(), 2).relu().flatten(1)
+        return torch.cat([read, found.mean((2, 3))], 1) if self.elsewhere else read
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_a_first_convolution_is_read_behind_its_pooling_where_nothing_else_reads_it(elsewhere, differentiated):
+    torch.manual_seed(0)
+    model, x = Pooled(elsewhere).double(), torch.randn(5, 1, 8, 8, dtype=torch.float64)
+    x.requires_grad_(differentiated)
+    trace, reasons = watch(lambda: model(x), list(model.parameters()))
+    whole = elsewhere or differentiated
+    assert {edge.node.name() for edge in trace.edges} == {"ConvolutionBackward0" if whole else "ReluBackward0"}
+    assert not reasons
+    own = jacobian(model, x.detach())
+    truth = torch.einsum("iap,jap->ij", own, own)
+    assert relative(tangent_kernel_of(lambda: model(x), model), truth) < 1e-9
+    assert relative(tangent_kernel(model, x.detach(), memory=60_000), truth) < 1e-9
+
+
+class Headed(nn.Module):
+    """A last layer behind a rectified one, which is also read elsewhere, used twice or has other outputs beside it."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.inner, self.head = kind, nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        hidden = self.inner(x).tanh() if self.kind == "twice" else x
+        hidden = self.inner(hidden).relu()
+        if self.kind == "elsewhere":
+            return self.head(hidden) + hidden.sum(1, keepdim=True).sin()
+        return torch.cat([self.head(hidden), x], 1) if self.kind == "beside" else self.head(hidden)
+
+
+@pytest.mark.parametrize("kind", ["plain", "elsewhere", "twice", "beside"])
+@pytest.mark.parametrize("memory", [2**26, 3_000])
+def test_the_layer_before_the_last_is_summed_over_outputs_where_nothing_else_counts(kind, memory):
+    torch.manual_seed(1)
+    model, x = Headed(kind).double(), torch.randn(9, 4, dtype=torch.float64)
+    trace, _ = watch(lambda: model(x), list(model.parameters()))
+    assert len(trace.tails) == (kind == "plain")
+    own = jacobian(model, x)
+    assert relative(tangent_kernel(model, x, memory=memory), torch.einsum("iap,jap->ij", own, own)) < 1e-9
+    assert (
+        relative(tangent_kernel(model, x, form="full", memory=memory), torch.einsum("iap,jbp->ijab", own, own)) < 1e-9
+    )
+    for name, parameter in model.named_parameters():
+        model.requires_grad_(False).get_parameter(name).requires_grad_(True)
+        alone = jacobian(model, x)
+        found = tangent_kernel(model, x, parameters=[parameter], memory=memory)
+        assert relative(found, torch.einsum("iap,jap->ij", alone, alone)) < 1e-9
+        model.requires_grad_(True)
+
+
+@pytest.mark.parametrize("rows", [3, 200])
+def test_tables_are_compared_where_indices_meet(rows):
+    model = nn.Sequential(nn.Embedding(rows, 4), nn.Flatten(), nn.Linear(24, 3)).double()
+    x, y = torch.randint(0, rows, (9, 6)), torch.randint(0, rows, (7, 6))
+    first, second = jacobian(model, x), jacobian(model, y)
+    assert relative(tangent_kernel(model, x, y), torch.einsum("iap,jap->ij", first, second)) < 1e-9
+    full = torch.einsum("iap,jbp->ijab", first, first)
+    assert relative(tangent_kernel(model, x, form="full"), full) < 1e-9
 
 
 def test_a_position_table_that_also_goes_elsewhere_falls_back():

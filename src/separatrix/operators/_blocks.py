@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from separatrix.operators._contractions import Grams, inner_products
-from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, pull, terms_of
+from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, shapes, terms_of
 from separatrix.operators._terms import (
     Outer,
     Plain,
     Terms,
+    alike,
     compact,
+    first_of,
     joined,
     numbers_held,
+    place,
+    room,
     spread,
-    stacked,
     written_out,
 )
-from separatrix.operators._watching import key_of
 
 Build = Callable[[slice], Trace]
 """From some of the examples to their trace."""
 
-MEMORY = 2**27
-"""Bytes that the parts of a kernel under construction may take, roughly: 128 MB."""
+MEMORY = 2**26
+"""Bytes that the parts of a kernel under construction may take, roughly: 64 MB."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +43,38 @@ class Plan:
     entries: int
 
 
-def plan(trace: Trace, n: int, m: int, memory: int) -> Plan:
-    """Cut so that terms take three quarters of the memory, forward or contraction the rest; `m` is 0 without y."""
-    entries = max(1, memory // (4 * max(4, trace.outputs.dtype.itemsize)))
-    count = trace.outputs.shape[1]
-    pulled = pull(trace, _unit(trace, 0)).values()
-    some = [numbers_held(compact(terms, max(n, m), count, entries)) for terms in pulled]
+def plan(trace: Trace, n: int, m: int, memory: int, full: bool = False) -> Plan:
+    """Cut so that terms take four fifths of the memory, forward or contraction the rest; `m` is 0 without y.
+
+    Where cotangents share no work and a forward over all examples fits beside their terms, its graph is kept and
+    cotangents are taken one at a time: a `full` kernel pairs them, and would repeat backward passes.
+    """
+    entries = max(1, memory // (5 * max(4, trace.outputs.dtype.itemsize)))
+    count, larger, sides = trace.outputs.shape[1], max(n, m), 1 if m == 0 else 2
+    pulled = list(shapes(trace).values())
+    some = [numbers_held(compact(terms, larger, count, entries)) for terms in pulled]
     once, each = (max(1, sum(numbers)) for numbers in zip(*some, strict=True))
-    larger, sides = max(n, m), 1 if m == 0 else 2
-    fits = sides * larger * (once + each) <= 3 * entries
-    examples = larger if fits else max(1, min(larger, 3 * entries // (2 * (once + each))))
-    cotangents = (3 * entries // ((sides if fits else 2) * examples) - once) // each
-    return Plan(examples, forward_size(trace, larger, entries), min(count, max(1, cotangents)), entries)
+    graph = trace.graph_numbers
+    if (
+        not full
+        and sides * larger * (graph + once + each) <= 4 * entries
+        and not any(_shares(terms, larger) for terms in pulled)
+    ):
+        return Plan(larger, larger, 1, entries)
+    fits = sides * larger * (once + each) <= 4 * entries
+    examples = larger if fits else max(1, min(larger, 4 * entries // (2 * (once + each))))
+    cotangents = min(count, max(1, (4 * entries // ((sides if fits else 2) * examples) - once) // each))
+    cotangents = -(-count // -(-count // cotangents))  # as many blocks, of equal size
+    forward = max(8, entries // (graph + cotangents * trace.numbers_held))
+    return Plan(examples, min(examples, forward), cotangents, entries)
+
+
+def _shares(terms: Terms, n: int) -> bool:
+    """Whether the terms of several cotangents are cheaper to contract together: inputs are unfolded or paired once."""
+    if not isinstance(terms, Outer):
+        return False
+    by_positions, by_weights = terms.multiplications(n, n, terms.positions, 1)
+    return terms.expand is not None or by_positions <= by_weights
 
 
 def forward_size(trace: Trace, n: int, entries: int) -> int:
@@ -66,15 +89,22 @@ def block_kernels(x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bo
     Without `y` the kernel is that of x with itself, and blocks below the diagonal are mirrored.
     """
     result: dict[int, Tensor] = {}
+    first: dict[Block, Terms] = {}
+    second: dict[Block, Terms] = {}
+    if cut.forward >= cut.examples:
+        x, y = _kept(x), y and _kept(y)
+    # a kernel of one trace with itself
+    summed = not full and y is None and min(cut.forward, cut.examples) >= n
     for i in _slices(n, cut.examples):
         for j in _slices(m, cut.examples):
             if y is None and j.start < i.start:
                 continue
             for a in _slices(count, cut.cotangents):
-                first = _digest(x, i, a, m, cut)
+                second = {} if second is first else second
+                first = _digest(x, i, a, m, cut, first, summed)
                 for b in _slices(count, cut.cotangents) if full else [a]:
                     same = y is None and i == j and a == b
-                    second = first if same else _digest(y or x, j, b, n, cut)
+                    second = first if same else _digest(y or x, j, b, n, cut, {} if second is first else second)
                     for index, product in (_entry_products if full else _products)(first, second, cut.entries).items():
                         shape = (n, m, count, count) if full else (n, m)
                         kernel = result.setdefault(index, product.new_zeros(shape))
@@ -87,6 +117,12 @@ def block_kernels(x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bo
     return result
 
 
+def _kept(build: Build) -> Build:
+    """The same, but with the traces of two blocks of examples kept for further cotangents."""
+    cached = functools.lru_cache(2)(lambda start, stop: build(slice(start, stop)))
+    return lambda examples: cached(examples.start, examples.stop)
+
+
 def _mirror(kernels: Iterable[Tensor], size: int) -> None:
     for kernel in kernels:
         for i in _slices(len(kernel), size):
@@ -94,59 +130,84 @@ def _mirror(kernels: Iterable[Tensor], size: int) -> None:
             kernel[i.stop :, i] = upper.permute(1, 0, *reversed(range(2, kernel.ndim)))
 
 
-def _digest(build: Build, examples: slice, entries: slice, others: int, cut: Plan) -> dict[Block, Terms]:
-    """Terms of some examples and output entries, from as many forwards as the plan says."""
-    parts = []
-    for part in _slices(examples.stop - examples.start, cut.forward):
-        trace = build(slice(examples.start + part.start, examples.start + part.stop))
-        parts.append(_pulled(trace, range(trace.outputs.shape[1])[entries], others, cut.entries))
-        del trace
+def _digest(
+    build: Build,
+    examples: slice,
+    entries: slice,
+    others: int,
+    cut: Plan,
+    spent: dict[Block, Terms],
+    summed: bool = False,
+) -> dict[Block, Terms]:
+    """Terms of some examples and output entries, from as many forwards as the plan says.
+
+    The room of `spent` terms is used again where it fits, since an allocator may not find it a second time. Where
+    `summed`, products summed over cotangents are all that is wanted, with these terms themselves: see `_pulled`.
+    """
+    count, outputs = examples.stop - examples.start, range(entries.start, entries.stop)
+    rooms: dict[Block, Terms] = {}
+    uneven: list[dict[Block, Terms]] = []
+    for part in _slices(count, cut.forward):
+        found = _pulled(build(slice(examples.start + part.start, examples.start + part.stop)), outputs, summed)
+        if part == slice(0, count):
+            return {block: compact(found.pop(block), others, len(outputs), cut.entries) for block in list(found)}
+        if not rooms:
+            fits = _fit(found, spent) and all(terms.examples == count for terms in spent.values())
+            rooms = spent if fits else _rooms(found, count, others, len(outputs))
+        if not uneven and not _fit(found, rooms):
+            uneven.append({block: first_of(terms, part.start) for block, terms in rooms.items()})
+        if uneven:
+            uneven.append({block: compact(terms, others, len(outputs), cut.entries) for block, terms in found.items()})
+        else:
+            for block in list(found):
+                place(found.pop(block), rooms[block], part.start, cut.entries)
+    return _joined_uneven(uneven) if uneven else rooms
+
+
+def _rooms(part: Mapping[Block, Terms], examples: int, others: int, cotangents: int) -> dict[Block, Terms]:
+    return {
+        block: room(terms, examples, isinstance(terms, Outer) and terms.smaller_written(others, cotangents))
+        for block, terms in part.items()
+    }
+
+
+def _fit(part: Mapping[Block, Terms], rooms: Mapping[Block, Terms]) -> bool:
+    return part.keys() == rooms.keys() and all(alike(terms, rooms[block]) for block, terms in part.items())
+
+
+def _joined_uneven(parts: Sequence[dict[Block, Terms]]) -> dict[Block, Terms]:
+    """Terms of parts whose forwards used the parameters differently."""
     kinds = {frozenset((block, type(terms)) for block, terms in part.items()) for part in parts}
     if len(kinds) > 1:
         parts = [_written(part, parts) for part in parts]
     return {block: joined([part.pop(block) for part in parts]) for block in list(parts[0])}
 
 
-def _pulled(trace: Trace, outputs: Sequence[int], others: int, entries: int) -> dict[Block, Terms]:
-    rights: dict[Block, Tensor] = {}
-    rows: dict[Block, list[Terms]] = {}
+def _pulled(trace: Trace, outputs: range, summed: bool) -> dict[Block, Terms]:
+    """Terms of all blocks for some outputs, whose gradients are gathered first, so that each is contracted at once.
+
+    Where `summed`, those of a layer before the last stand for all cotangents at once: gradients d_np w_pa of cotangents
+    a have the inner products, summed over a, of d_np (sum_a w_pa^2)^(1/2).
+    """
     gathered: Gradients = {}
-    together: set[Block] = set()
-    for place, output in enumerate(outputs):
+    dense: dict[Block, list[Tensor]] = {}
+    tails = trace.tails if summed and len(outputs) > 1 else {}
+    for row, output in enumerate(outputs):
         cotangent = _unit(trace, output)
         gradients = backward(trace, cotangent)
-        if place == 0 and len(outputs) > 1:
-            together = _unchanged(trace, gradients, others, len(outputs), entries)
-            keys = {key_of(use.edge) for block in together for use, _ in trace.structured[block]}
-            gathered = {key: _room(gradients[key], len(outputs)) for key in keys}
-        for key, room in gathered.items():
-            room[place] = gradients[key][0]
-        each = [block for block in trace.structured if block not in together]
-        for block, terms in (terms_of(trace, each, gradients) | dense_terms(trace, cotangent)).items():
-            if isinstance(terms, Outer) and terms.expand and terms.smaller_written(others, len(outputs)):
-                whole = terms.expanded(entries) if block not in rights else terms
-                if whole.expand is None:
-                    rights[block] = whole.right
-                if block in rights:
-                    terms = dataclasses.replace(terms, right=rights[block], expand=None)
-            rows.setdefault(block, []).append(compact(terms, others, len(outputs), entries))
-    return terms_of(trace, together, gathered) | {block: stacked(rows.pop(block)) for block in list(rows)}
-
-
-def _unchanged(trace: Trace, gradients: Gradients, others: int, count: int, entries: int) -> set[Block]:
-    """Blocks whose terms are the gradients of layer outputs themselves, for all cotangents at once, not written out."""
-    terms = terms_of(trace, trace.structured, gradients)
-    kept = {
-        block
-        for block, own in terms.items()
-        if isinstance(own, Outer) and own.varies == (True, False) and not own.smaller_written(others, count)
-    }
-    keys = {key_of(use.edge) for block in kept for use, _ in trace.structured[block]}
-    return kept | {
-        block
-        for block, own in terms.items()
-        if isinstance(own, Plain) and all(key_of(use.edge) in keys for use, _ in trace.structured[block])
-    }
+        if len(outputs) == 1:
+            gathered = gradients
+        for key in gradients.keys() - tails.keys() if len(outputs) > 1 else ():
+            if key not in gathered:
+                gathered[key] = _room(gradients[key], len(outputs))
+            gathered[key][row] = gradients[key][0]
+        del gradients
+        for block, terms in dense_terms(trace, cotangent).items():
+            dense.setdefault(block, []).append(terms.values)
+    for key, (passes, weight) in tails.items():
+        gathered[key] = (passes * weight[:, outputs.start : outputs.stop].square().sum(1).sqrt()).unsqueeze(0)
+    result: dict[Block, Terms] = {block: Plain(torch.cat(rows)) for block, rows in dense.items()}
+    return result | terms_of(trace, trace.structured, gathered)
 
 
 def _room(gradient: Tensor, count: int) -> Tensor:

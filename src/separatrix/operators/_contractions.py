@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from separatrix.operators._terms import Lookup, Outer, Plain, Terms, slices_of, weights_of, written_out
+from separatrix.operators._terms import CACHED, Lookup, Outer, Plain, Terms, slices_of, weights_of, written_out
 
-_CACHED = 2**20
-"""Numbers a block of examples may take where blocks are independent: what fits in a cache is faster."""
+_LONG = 512
+"""Columns from which a product takes longer than adding it to others, so that cutting them up costs nothing."""
 
 _ROWS = 256
 """Rows up to which a symmetric product is not halved: the smaller products would be slower than half of it saves."""
@@ -48,9 +48,9 @@ def squared_norms(terms: Terms, entries: int) -> Tensor:
     if isinstance(terms, Plain):
         return terms.values.square().sum((0, 2))
     if isinstance(terms, Outer) and terms.strips is not None and not _few_positions(terms):
-        return _strip_norms(terms, terms.strips, min(entries, _CACHED))
+        return _strip_norms(terms, terms.strips, min(entries, CACHED))
     results = []
-    for block in _norm_blocks(terms, min(entries, _CACHED)):
+    for block in _norm_blocks(terms, min(entries, CACHED)):
         if isinstance(block, Lookup):
             same = block.index.unsqueeze(-1) == block.index.unsqueeze(-2)
             results.append((same * (block.right @ block.right.mT)).sum((0, 2, 3)))
@@ -128,19 +128,20 @@ def _norm_blocks(terms: Outer | Lookup, entries: int) -> Iterator[Outer | Lookup
 def _lookup_products(x: Lookup, y: Lookup, entries: int) -> Tensor:
     (c, n, t, q), (m, s) = x.right.shape, y.right.shape[1:3]
     used, inverse = torch.unique(torch.cat([x.index.flatten(), y.index.flatten()]), return_inverse=True)
-    split = x.index.numel()
+    split, same = x.index.numel(), x is y
     x = Lookup(inverse[:split].view_as(x.index), x.right, used.numel())
-    y = Lookup(inverse[split:].view_as(y.index), y.right, used.numel())
+    y = x if same else Lookup(inverse[split:].view_as(y.index), y.right, used.numel())
+    members = _members(x)
+    others = members if same else _members(y)
+    pairs, widths = members.shape[0] * members.shape[1] * others.shape[1], members.shape[1] + others.shape[1]
+    if 4 * pairs <= min(used.numel(), t * s) * n * m and c * q * used.numel() * widths + 3 * pairs <= entries:
+        return _matched_products(x, y, members, others)
     if t * s > used.numel():
         result = x.right.new_zeros(n, m)
         for a in range(c):
-            right = [side.right[a : a + 1] for side in (x, y)]
-            for columns in slices_of(q, entries // (used.numel() * (n + m))):
-                tables = [
-                    written_out(Lookup(side.index, part[..., columns], side.rows))[0]
-                    for side, part in zip((x, y), right, strict=True)
-                ]
-                result += _gram(*tables)
+            for columns in slices_of(q, entries // (used.numel() * (n if same else n + m))):
+                first = _table(x, a, columns)
+                result += _gram(first, first if same else _table(y, a, columns))
         return result
     rows = []
     flat = y.right.permute(1, 2, 0, 3).reshape(m * s, c * q)
@@ -152,11 +153,42 @@ def _lookup_products(x: Lookup, y: Lookup, entries: int) -> Tensor:
     return torch.cat(rows)
 
 
+def _table(terms: Lookup, cotangent: int, columns: slice) -> Tensor:
+    """Some columns of the gradients of one cotangent written out, (n, rows columns)."""
+    return written_out(Lookup(terms.index, terms.right[cotangent : cotangent + 1, ..., columns], terms.rows))[0]
+
+
+def _members(terms: Lookup) -> Tensor:
+    """Positions of all examples, numbered through, by the row that they add to: (rows, most of any), filled with -1."""
+    index = terms.index.flatten()
+    sizes = torch.bincount(index, minlength=terms.rows)
+    order = torch.argsort(index)
+    place = torch.arange(len(order), device=index.device) - (sizes.cumsum(0) - sizes)[index[order]]
+    result = index.new_full((terms.rows, int(sizes.max())), -1)
+    result[index[order], place] = order
+    return result
+
+
+def _matched_products(x: Lookup, y: Lookup, members: Tensor, others: Tensor) -> Tensor:
+    """Products of those positions alone that add to the same row."""
+    (n, t), (m, s) = x.right.shape[1:3], y.right.shape[1:3]
+
+    def rows(side: Lookup, chosen: Tensor) -> Tensor:
+        flat = side.right.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
+        return flat.index_select(0, chosen.clamp(min=0).flatten()).view(*chosen.shape, -1)
+
+    products = rows(x, members) @ rows(y, others).mT
+    met = (members >= 0).unsqueeze(2) & (others >= 0).unsqueeze(1)
+    pairs = torch.where(met, (members // t * m).unsqueeze(2) + (others // s).unsqueeze(1), n * m)
+    sums = products.new_zeros(n * m + 1).scatter_add_(0, pairs.flatten(), products.flatten())
+    return sums[:-1].view(n, m)
+
+
 def _outer_products(x: Outer, y: Outer, entries: int, grams: Grams) -> Tensor:
     c, same = max(x.cotangents), x is y
     x = _reached(x.expanded(entries))
     y = x if same else _reached(y.expanded(entries))
-    by_positions, by_weights = x.multiplications(y.examples, y.positions, c)
+    by_positions, by_weights = x.multiplications(x.examples, y.examples, y.positions, c)
     if by_positions <= by_weights:
         c = c if all(x.varies) else 1
         pairs = [(_cotangent(x, a, c), _cotangent(y, a, c)) for a in range(c)]
@@ -172,11 +204,12 @@ def _reached(terms: Outer) -> Outer:
         return terms
     side = terms.left if terms.varies[0] else terms.right
     for some in (side[:1, :1], side):  # most often one example tells
-        kept = some.ne(0).any(dim=4).any(dim=3).any(dim=0).any(dim=0)
-        if 2 * int(kept.sum()) > terms.positions:
+        reached = (some.amax((0, 1, 3, 4)) != 0) | (some.amin((0, 1, 3, 4)) != 0)
+        if 2 * int(reached.sum()) > terms.positions:
             return terms
-    kept[0] |= not bool(kept.any())
-    return dataclasses.replace(terms, left=terms.left[:, :, kept], right=terms.right[:, :, kept])
+    reached[0] |= not bool(reached.any())
+    kept = reached.nonzero().squeeze(1)
+    return dataclasses.replace(terms, left=terms.left.index_select(2, kept), right=terms.right.index_select(2, kept))
 
 
 def _cotangent(terms: Outer, index: int, of: int) -> Outer:
@@ -221,7 +254,10 @@ def _weight_products(x: Outer, y: Outer, same: bool, entries: int) -> Tensor:
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     result = x.left.new_zeros(n, m)
-    for rows in slices_of(p, entries // (g * x.columns * (n if same else n + m))):
+    each = g * x.columns * (n if same else n + m)
+    # an odd number, since gradients a power of two apart in memory would share few lines of a cache
+    size = max(1, min(entries, max(CACHED // 2, _LONG * (n + m))) // each) | 1
+    for rows in slices_of(p, size):
         first = gradients(x, rows, t)
         result += _gram(first, first if same else gradients(y, rows, s))
     return result

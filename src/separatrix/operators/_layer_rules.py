@@ -18,6 +18,9 @@ from torch import Tensor
 
 from separatrix.operators._terms import Lookup, Outer, Plain, Terms
 
+_TOGETHER = 8
+"""Images whose patches are picked at a time, so that caches hold them."""
+
 Arrange = Callable[[Tensor, int], Tensor]
 """(c, *lead, *features) and the number of leading axes -> (c, examples, positions, *features)."""
 
@@ -36,6 +39,19 @@ class Local:
     lead: Callable[[Tensor], Tensor]
     terms: Callable[[Tensor, Arrange], Terms]
     chain: Callable[[Tensor], Terms] | None = None
+    picking: Picking | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Picking:
+    """How a call is taken of whose output only some entries are read on: the gradient is then that of what was read.
+
+    `local` makes it from their places in space and whether their gradients are let through (n, channels, positions);
+    `columns` numbers are copied for each entry.
+    """
+
+    columns: int
+    local: Callable[[Tensor, Tensor | None], Local]
 
 
 def _same(gradient: Tensor) -> Tensor:
@@ -167,8 +183,50 @@ def _convolution(
         )
         return Outer(left, right, columns, expand, strips=in_strips if last else None)
 
-    uses = [Local(weight, 1, lead, terms)]
-    return uses if bias is None else [*uses, _plain(bias, 1, lead)]
+    def picked(places: Tensor, passes: Tensor | None) -> Local:
+        right = _picked_patches(input, places, passes, kernel, strides, paddings, dilations)
+
+        def terms(gradient: Tensor, arrange: Arrange) -> Terms:
+            return Outer(arrange(gradient, 2).unsqueeze(-1), arrange(right[None], 2), columns)
+
+        return Local(weight, 1, lead, terms)
+
+    if groups > 1:
+        uses = [Local(weight, 1, lead, terms)]
+        return uses if bias is None else [*uses, _plain(bias, 1, lead)]
+    uses = [Local(weight, 1, lead, terms, picking=Picking(columns, picked))]
+    if bias is None:
+        return uses
+    shift = _plain(bias, 1, lead)
+    picking = Picking(columns, lambda _, passes: _plain(shift.tensor, 1, lead, passes))
+    return [*uses, dataclasses.replace(shift, picking=picking)]
+
+
+def _picked_patches(
+    input: Tensor,
+    places: Tensor,
+    passes: Tensor | None,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> Tensor:
+    """Patches at some places of every channel of the output, (n, channels, positions) -> (n, positions, channels, q).
+
+    Those that let no gradient pass are zero.
+    """
+    n, channels, positions = places.shape
+    columns = input.shape[1] * math.prod(kernel)
+    result = input.new_empty(n, channels, positions, columns)
+    for start in range(0, n, _TOGETHER):
+        part = slice(start, start + _TOGETHER)
+        unfolded = patches(input[part], kernel, stride, padding, dilation, 1).squeeze(2)
+        rows = input.new_zeros(1 + unfolded.shape[0] * unfolded.shape[1], columns)  # the first stands for no patch
+        rows[1:].view(unfolded.shape).copy_(unfolded)
+        index = places[part] + (1 + torch.arange(len(unfolded), device=input.device) * unfolded.shape[1]).view(-1, 1, 1)
+        index = index if passes is None else index * passes[part]
+        torch.index_select(rows, 0, index.flatten(), out=result[part].view(-1, columns))
+    return result.transpose(1, 2)
 
 
 def _embedding(

@@ -20,9 +20,19 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from separatrix.operators._examples import CoupledExamplesError, StructureError
+from separatrix.operators._pooling import behind_pooling
 from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged, written_out
 from separatrix.operators._watching import Key, Use, Watch, key_of
 from separatrix.operators.errors import NonFiniteError
+
+_VIEWS = frozenset(
+    f"{name}Backward"
+    for name in (
+        *("View", "UnsafeView", "ReshapeAlias", "T", "Transpose", "Permute", "Unbind", "Select", "Slice", "Split"),
+        *("Expand", "Squeeze", "Unsqueeze", "Alias", "AsStrided", "Unfold"),
+    )
+)
+"""Nodes of the graph whose outputs share the memory of their inputs."""
 
 PROBED = 4
 """Examples on which the layouts of a module's layers are found."""
@@ -63,7 +73,9 @@ class Trace:
     `structured` lists the uses of each block with the layout of their outputs; gradients of the parameters in `dense`
     are taken from `sources`, the outputs (c,) of one example each. `layouts` are those of all uses, None where a
     gradient
-    vanished and proved nothing.
+    vanished and proved nothing. `graph_numbers` is about how many numbers the graph holds for one example. `tails` are
+    the edges behind which only a rectification and the last linear layer come, with where it lets gradients through
+    (n, p) and the layer's weight (p, c): the gradient of an output is their product. No block uses another edge too.
     """
 
     outputs: Tensor
@@ -72,6 +84,8 @@ class Trace:
     dense: Mapping[Block, Tensor]
     sources: tuple[Tensor, ...]
     layouts: tuple[Layout | None, ...] | None
+    graph_numbers: int
+    tails: Mapping[Key, tuple[Tensor, Tensor]]
 
     @property
     def numbers_held(self) -> int:
@@ -103,14 +117,17 @@ def watch(
     outputs = _checked(outputs)
     if replay is not None and layouts is None and len(outputs) > 1:
         _compare(replay(0), outputs, 0)
-    reachable, counts = _graph(outputs, observer.origins)
+    consumers = _graph(outputs)
+    reachable = {entry for entry, _ in consumers}
+    counts = Counter({key: len(consumers[key]) for key in observer.origins if key in consumers})
     calls = [call for call in observer.calls if call.node in reachable and call.index < len(parameters)]
     reasons = {call.index: call.reason for call in calls if call.reason}
     watched = Counter(key for call in calls for key in call.edges)
     for key, index in observer.origins.items():
         if index < len(parameters) and counts[key] != watched[key]:
             reasons.setdefault(index, "used out of sight: compiled, scripted, or in a custom autograd function")
-    uses = [use for use in observer.uses if use.edge.node in reachable]
+    seen = [use for use in observer.uses if use.edge.node in reachable]
+    uses = [behind_pooling(use, consumers, outputs[0].numel()) for use in seen]
     for use in uses:
         if any(tensor._version != version for tensor, version in use.versions):
             reasons.setdefault(use.index, "the input of its layer is overwritten in place")
@@ -143,7 +160,33 @@ def watch(
     if dense:
         sources = outputs.unbind() if replay is None else tuple(_replayed(replay, outputs))
     edges = {key_of(use.edge): use.edge for parts in structured.values() for use, _ in parts}
-    return Trace(outputs, tuple(edges.values()), structured, dense, sources, found if certain else None), reasons
+    held = sum(math.prod(_shape(GradientEdge(*key))) for key in consumers if _is_own(key, observer.origins))
+    layouts = found if certain else None
+    shared = {key_of(use.edge) for parts in structured.values() if len(parts) > 1 for use, _ in parts}
+    tails = {key: tail for key in edges.keys() - shared if (tail := _tail(key, consumers, outputs)) is not None}
+    return Trace(
+        outputs, tuple(edges.values()), structured, dense, sources, layouts, held // len(outputs), tails
+    ), reasons
+
+
+def _tail(key: Key, consumers: Mapping[Key, Sequence[Node]], outputs: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Where the rectification of an output lets gradients through, and the last layer's weight; None without these."""
+    nodes: list[Any] = []
+    for name in ("ReluBackward0", "AddmmBackward0"):
+        after = consumers.get(key, ())
+        if len(after) != 1 or after[0].name() != name:
+            return None
+        nodes.append(after[0])
+        key = after[0], 0
+    rectifier, last = nodes
+    if key != key_of(get_gradient_edge(outputs)) or last._saved_alpha != 1 or last._saved_mat2 is None:
+        return None
+    return rectifier._saved_result.detach() > 0, _single(last._saved_mat2.detach())
+
+
+def _is_own(key: Key, origins: Mapping[Key, int]) -> bool:
+    """Whether an output in the graph has numbers of its own: it is no parameter and no view."""
+    return key not in origins and key[0].name().rstrip("0123456789") not in _VIEWS
 
 
 Gradients = dict[Key, Tensor]
@@ -153,6 +196,14 @@ Gradients = dict[Key, Tensor]
 def pull(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
     """Per-example gradients of <cotangent[i], outputs[i]>, cotangent (n, entries), in factored form."""
     return terms_of(trace, trace.structured, backward(trace, cotangent)) | dense_terms(trace, cotangent)
+
+
+def shapes(trace: Trace) -> dict[Block, Terms]:
+    """Terms of one cotangent whose gradients are zero and take no memory."""
+    gradients = {key_of(edge): _single(_zeros(edge)).unsqueeze(0) for edge in trace.edges}
+    rows = torch.zeros(1, len(trace.outputs), 1)
+    dense = {block: Plain(rows.expand(-1, -1, block.stop)) for block in trace.dense}
+    return terms_of(trace, trace.structured, gradients) | dense
 
 
 def backward(trace: Trace, cotangent: Tensor) -> Gradients:
@@ -181,7 +232,7 @@ def _terms(use: Use, layout: Layout, gradient: Tensor) -> Terms:
     return Outer(terms.right, terms.left, terms.left.shape[-1], varies=(terms.varies[1], terms.varies[0]))
 
 
-def dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
+def dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Plain]:
     """Per-example gradients of the parameters without structure, from the graph of one example each."""
     parameters = list(trace.dense.values())
     if not parameters:
@@ -211,8 +262,9 @@ def _shape(edge: GradientEdge) -> tuple[int, ...]:
 
 
 def _zeros(edge: GradientEdge) -> Tensor:
-    """A stand-in of the shape of an output, without memory."""
-    return torch.zeros(()).expand(_shape(edge))
+    """A stand-in of the shape and type of an output, without memory."""
+    told = edge.node._input_metadata[edge.output_nr]
+    return torch.zeros((), dtype=told.dtype, device=told.device).expand(_shape(edge))
 
 
 def _single(tensor: Tensor) -> Tensor:
@@ -259,11 +311,11 @@ def _compare(alone: Tensor, outputs: Tensor, example: int) -> Tensor:
     return alone
 
 
-def _graph(outputs: Tensor, origins: Iterable[Key]) -> tuple[set[Node], Counter[Key]]:
-    """Nodes that the outputs were computed by, and how often parameters and views enter there."""
-    seen: set[Node] = set()
-    counts = dict.fromkeys(origins, 0)
-    waiting = [get_gradient_edge(outputs).node]
+def _graph(outputs: Tensor) -> dict[Key, list[Node]]:
+    """What the outputs were computed from, and the nodes that each was used by, once for every use."""
+    edge = get_gradient_edge(outputs)
+    consumers: dict[Key, list[Node]] = {key_of(edge): []}
+    waiting, seen = [edge.node], set[Node]()
     while waiting:
         node = waiting.pop()
         if node in seen:
@@ -274,9 +326,8 @@ def _graph(outputs: Tensor, origins: Iterable[Key]) -> tuple[set[Node], Counter[
         for entry, number in node.next_functions:
             if entry is not None:
                 waiting.append(entry)
-                if (entry, number) in counts:
-                    counts[entry, number] += 1
-    return seen, Counter(counts)
+                consumers.setdefault((entry, number), []).append(node)
+    return consumers
 
 
 def _fitted(layouts: Sequence[Layout | None] | None, uses: Sequence[Use], n: int) -> tuple[Layout | None, ...] | None:

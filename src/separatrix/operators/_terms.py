@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+CACHED = 2**20
+"""Numbers a block of examples may take where blocks are independent: what fits in a cache is faster."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Plain:
@@ -68,9 +71,9 @@ class Outer:
         each = self.positions * self.left.shape[3] * self.columns
         return self.block(slice(None)) if self.expand is not None and self.examples * each <= entries else self
 
-    def multiplications(self, others: int, positions: int, cotangents: int) -> tuple[int, int]:
-        """Cost of inner products with `others` examples of `positions`, pair by pair of positions and by gradients."""
-        (n, t, _, p), q = self.left.shape[1:], self.columns
+    def multiplications(self, n: int, others: int, positions: int, cotangents: int) -> tuple[int, int]:
+        """Cost of inner products of n examples with others of so many positions, by pairs of these and by gradients."""
+        (t, _, p), q = self.left.shape[2:], self.columns
         left, right = (cotangents if varies else 1 for varies in self.varies)
         by_positions = n * others * t * positions * (left * p + right * q)
         return by_positions, cotangents * p * q * (n * t + others * positions + n * others)
@@ -78,7 +81,7 @@ class Outer:
     def smaller_written(self, others: int, cotangents: int) -> bool:
         """Whether the gradients written out take less room and less time than the factors."""
         t = self.positions
-        by_positions, by_weights = self.multiplications(others, t, cotangents)
+        by_positions, by_weights = self.multiplications(self.examples, others, t, cotangents)
         return self.columns <= t and by_weights < by_positions if self.varies == (True, False) else False
 
     @property
@@ -122,9 +125,11 @@ def written_out(terms: Terms) -> Tensor:
             whole = terms.block(slice(None))
             return weights_of(whole.left, whole.right).flatten(2)
         case Lookup():
-            c, n, t, q = terms.right.shape
-            table = terms.right.new_zeros(c, n, terms.rows, q)
-            return table.scatter_add_(2, terms.index[..., None].expand(c, n, t, q), terms.right).flatten(2)
+            c, n, _, q = terms.right.shape
+            tables = torch.arange(c * n, device=terms.index.device).view(c, n, 1) * terms.rows
+            table = terms.right.new_zeros(c * n * terms.rows, q)
+            table.index_add_(0, (tables + terms.index).flatten(), terms.right.reshape(-1, q))
+            return table.view(c, n, terms.rows * q)
 
 
 def merged(parts: Sequence[Terms]) -> Terms:
@@ -149,52 +154,114 @@ def compact(terms: Terms, others: int, cotangents: int, entries: int) -> Terms:
     """The same, written out where that is smaller and cheaper for inner products with `others` examples."""
     if not isinstance(terms, Outer) or not terms.smaller_written(others, cotangents):
         return terms
-    t, g, p = terms.left.shape[2:]
-    each = max(terms.cotangents) * g * terms.columns * (t + p)
-    return joined([Plain(written_out(terms.block(part))) for part in slices_of(terms.examples, entries // each)])
+    result = room(terms, terms.examples, True)
+    place(terms, result, 0, entries)
+    return result
 
 
 def joined(parts: Sequence[Terms]) -> Terms:
     """The terms of consecutive examples as one; all of one kind."""
-    return parts[0] if len(parts) == 1 else _cat(parts, 1)
+    if len(parts) == 1:
+        return parts[0]
+    result, at = room(parts[0], sum(part.examples for part in parts)), 0
+    for part in parts:
+        at = place(part, result, at)
+    return result
 
 
-def stacked(parts: Sequence[Terms]) -> Terms:
-    """The terms of consecutive cotangents as one; all of one kind."""
-    return parts[0] if len(parts) == 1 else _cat(parts, 0)
+def room(terms: Terms, examples: int, written: bool = False) -> Terms:
+    """Terms of the same kind, or written out, for so many examples, of unset numbers: cotangents beside each other."""
+
+    def empty(tensor: Tensor) -> Tensor:
+        strides = tensor.stride()
+        order = sorted(range(tensor.ndim), key=lambda axis: (axis != 1, -strides[axis]))
+        sizes = [examples if axis == 1 else tensor.shape[axis] for axis in order]
+        return tensor.new_empty(sizes).permute([order.index(axis) for axis in range(tensor.ndim)])
+
+    if written and isinstance(terms, Outer):
+        c, size = _written_shape(terms)
+        return Plain(terms.left.new_empty(examples, c, size).transpose(0, 1))
+    return _mapped(terms, empty)
 
 
-def _cat(parts: Sequence[Terms], axis: int) -> Terms:
-    def side(name: str, varies: bool) -> Tensor:
-        tensors: list[Tensor] = [getattr(part, name) for part in parts]
-        return torch.cat(tensors, axis) if axis or varies else tensors[0]
+def place(terms: Terms, into: Terms, at: int, entries: int = CACHED) -> int:
+    """Copy or write out terms to the examples from `at` on of what has room; returns where the next ones go."""
+    stop = at + terms.examples
+    if isinstance(into, Plain) and isinstance(terms, Outer):
+        _write_out(terms, into.values[:, at:stop], min(entries, CACHED))
+    else:
+        for name, tensor in _tensors(terms).items():
+            getattr(into, name)[:, at:stop] = tensor
+    return stop
 
-    match parts[0]:
+
+def _write_out(terms: Outer, result: Tensor, entries: int) -> None:
+    """Gradients into `result` (c, n, g p q), which holds cotangents beside each other for every example."""
+    (t, g, p), q = terms.left.shape[2:], terms.columns
+    c = len(result)
+    for part in slices_of(terms.examples, entries // (g * (t * (c * p + q) + c * p * q))):
+        block = terms.block(part)
+        target = result[:, part].view(c, -1, g, p, q)
+        if g == 1 and len(block.right) == 1:
+            rows = block.left[:, :, :, 0].permute(1, 0, 3, 2).flatten(1, 2)
+            torch.bmm(rows, block.right[0, :, :, 0], out=target.transpose(0, 1).view(-1, c * p, q))
+        else:
+            target.copy_(weights_of(block.left, block.right))
+
+
+def _written_shape(terms: Outer) -> tuple[int, int]:
+    """Cotangents and numbers of gradients written out."""
+    return max(terms.cotangents), terms.left.shape[3] * terms.left.shape[4] * terms.columns
+
+
+def first_of(terms: Terms, examples: int) -> Terms:
+    """The terms of the first examples, no factor expanded."""
+    return _mapped(terms, lambda tensor: tensor[:, :examples])
+
+
+def alike(terms: Terms, other: Terms) -> bool:
+    """Whether terms are of the kind and sizes of others, or go there written out, but for the number of examples."""
+    if isinstance(terms, Outer) and isinstance(other, Plain):
+        return (other.values.shape[0], other.values.shape[2]) == _written_shape(terms)
+    sides, others = _tensors(terms), _tensors(other)
+    return sides.keys() == others.keys() and all(
+        (tensor.shape[0], *tensor.shape[2:]) == (others[name].shape[0], *others[name].shape[2:])
+        for name, tensor in sides.items()
+    )
+
+
+def _mapped(terms: Terms, change: Callable[[Tensor], Tensor]) -> Terms:
+    match terms:
         case Plain():
-            # cotangents beside each other for every example, as a product over them reads them
-            return Plain(
-                torch.cat(
-                    [part.values.transpose(0, 1) for part in parts if isinstance(part, Plain)], 1 - axis
-                ).transpose(0, 1)
-            )
+            return Plain(change(terms.values))
         case Lookup():
-            return Lookup(side("index", False), side("right", True), parts[0].rows)
+            return Lookup(change(terms.index), change(terms.right), terms.rows)
         case Outer():
-            left, right = side("left", parts[0].varies[0]), side("right", parts[0].varies[1])
-            return dataclasses.replace(parts[0], left=left, right=right)
+            return dataclasses.replace(terms, left=change(terms.left), right=change(terms.right))
+
+
+def _tensors(terms: Terms) -> dict[str, Tensor]:
+    match terms:
+        case Plain():
+            return {"values": terms.values}
+        case Lookup():
+            return {"index": terms.index, "right": terms.right}
+        case Outer():
+            return {"left": terms.left, "right": terms.right}
 
 
 def numbers_held(terms: Terms) -> tuple[int, int]:
     """Numbers that one example takes: once, and for every cotangent."""
     match terms:
         case Plain():
-            sides = [(terms.values, True)]
+            varies = [True]
         case Lookup():
-            sides = [(terms.index, False), (terms.right, True)]
+            varies = [False, True]
         case Outer():
-            sides = [(terms.left, terms.varies[0]), (terms.right, terms.varies[1])]
-    counts = [(varies, tensor[0].numel() // terms.examples) for tensor, varies in sides]
-    return sum(count for varies, count in counts if not varies), sum(count for varies, count in counts if varies)
+            varies = list(terms.varies)
+    sides = zip(varies, _tensors(terms).values(), strict=True)
+    counts = [(each, tensor[0].numel() // terms.examples) for each, tensor in sides]
+    return sum(count for each, count in counts if not each), sum(count for each, count in counts if each)
 
 
 def spread(terms: Terms) -> Terms:
@@ -217,7 +284,11 @@ def spread(terms: Terms) -> Terms:
 
 def weights_of(left: Tensor, right: Tensor) -> Tensor:
     """Gradients (c, n, g, p, q) of factors (c, n, t, g, p) and (c, n, t, g, q)."""
-    return left.permute(0, 1, 3, 4, 2) @ right.transpose(2, 3)
+    if len(left) == 1 or len(right) > 1:
+        return left.permute(0, 1, 3, 4, 2) @ right.transpose(2, 3)
+    c, p = left.shape[0], left.shape[4]
+    product = left.permute(1, 3, 0, 4, 2).flatten(2, 3) @ right[0].transpose(1, 2)  # one for all cotangents
+    return product.view(*product.shape[:2], c, p, -1).permute(2, 0, 1, 3, 4)
 
 
 def slices_of(total: int, size: int) -> Iterator[slice]:

@@ -46,9 +46,8 @@ def tangent_kernel(
     below 1e-5 of its largest entry.
 
     Cost: c backward passes and, per layer, the cheaper of n m t^2 (c p + q) and c p q (n + m) t + c p q n m
-    multiplications
-    for t positions, p outputs, q inputs. `memory` bounds in bytes, roughly, what is held beside the result; blocks of
-    examples
+    multiplications for t positions, p outputs, q inputs. A first convolution behind rectification and max pooling is
+    read at the pooled positions. `memory` bounds in bytes, roughly, what is held beside the result; blocks of examples
     are repeated to keep to it. That examples do not mix is checked on the first four. Parameters, gradients, buffers,
     modes and random states stay as they are.
 
@@ -87,7 +86,7 @@ def tangent_kernel(
                 "x and y give different numbers of outputs: pass inputs of equal shape per example."
             )
         build_x, build_y = build(x, probe.layouts), None if y is None else build(y, other.layouts)
-        cut = plan(probe, n, 0 if y is None else m, memory)
+        cut = plan(probe, n, 0 if y is None else m, memory, form == "full")
         kernels = block_kernels(build_x, n, build_y, m, cut, form == "full", count)
     announce(reasons, layers, stacklevel=3)
     return _result(kernels, layers, per_layer, n, m, probe.outputs, form)
