@@ -12,8 +12,10 @@ searches: with variances alone, as in the cross-entropy method, it stays at 144 
 Networks with the same mirror symmetry come to 211 and 220 after eighty generations at two seeds of three, others not.
 
 The cart-pole's equations are quotients of polynomials. With the other acceleration among the terms they are of two and
-three terms each, and hold where no data were. The system itself asks for 2,560 to 8,500 times as many steps (seeds 0 to
-2), and for the steps that the equations took, three episodes, it gives a policy at 0.00 to 0.02 of the return.
+three terms each, and hold where no data were. Without it policies found in quadratic equations bring 139 and in cubic
+ones 204, after a hundred generations at one seed; with it 214 after forty. The system itself asks for 2,560 to 8,500
+times as many steps (seeds 0 to 2), and for the steps that the equations took, three episodes, it gives a policy at 0.00
+to 0.02 of the return.
 
 The reward is known to the search, as it is to whoever states a task; the paper also learns it. The search in the
 system wastes steps, as every method does that learns from returns only: policy gradients need fewer of them, of the
@@ -256,7 +258,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     size = settings["generations"] * settings["candidates"] * settings["episode"]
-    costly = 40e-6 if settings["system"] == "cart-pole" else 12e-6
+    costly = 25e-6 if settings["system"] == "cart-pole" else 12e-6
     return Plan(runs=3, seconds=4.0 + costly * size * (1 if quick else 3))
 
 
