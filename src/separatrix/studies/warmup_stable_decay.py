@@ -414,5 +414,5 @@ study = Study(
     ),
     plan=_plan,
     run=_run,
-    smoke={"steps": 1800, "runs": 6},
+    smoke={"steps": 1800, "runs": 4},
 )
