@@ -15,8 +15,9 @@ decided after a look: at one length, with eight runs, the latter have a standard
 six runs single lengths came to 1.02 and to a share of 0.6.
 
 Of the paper's measurements during the decay, gradients on fixed text become smaller and agree more from checkpoint to
-checkpoint; these two bounds were set after a trial. That the curvature along the updates rises is not resolved: at its
-end over that in the trunk it came to 2.1, 2.1 and 1.0 at these seeds, and once to -0.1 (`curvature_ratio`).
+checkpoint. These two bounds were set after trials, in which the cosines were 0.56 to 0.78 at the end of the decay and
+0.07 to 0.15 in the trunk. That the curvature along the updates rises is not resolved: at the end over that in the trunk
+it came to 2.1, 2.1 and 1.0 at these seeds, and once to -0.1 (`curvature_ratio`).
 
 A scaling law in size and data that is fitted to branches is held against cosines trained anew. Rates go like one over
 the width: at one rate for all, width 8 was as good as 16, and at width 24 a rate of 0.028 left branches 1.5 % above
@@ -289,7 +290,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
             "as_good_when_tuned": best,
             "a_tenth_is_enough": tenth / fifth,
             "gradients_shrink": float(decay.norms[-1] / stable.norms.mean()),
-            "gradients_agree": float(decay.cosines[-1] - stable.cosines.mean()),
+            "gradients_agree": float(decay.cosines[-1]),
             "branches_give_the_scaling_law": errors["branches"],
             "steps_are_saved": spent / sum(_ENDS),
         },
@@ -298,7 +299,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
             "without_decay": main.over_cosine(main.trunk, at),
             "a_fortieth": main.gain("fortieth", at) / fifth,
             "gradients_of_the_trunk": float(stable.norms[-1] / stable.norms.mean()),
-            "agreement_in_the_trunk": float(stable.cosines[-1] - stable.cosines.mean()),
+            "agreement_in_the_trunk": float(stable.cosines.mean()),
             "law_of_the_trunk": errors["trunk"],
         },
         series=_series(main, stable, decay)
@@ -387,9 +388,8 @@ study = Study(
         Statement(
             "gradients_agree",
             "at_least",
-            0.25,
-            "Cosine of the gradients before and after the last quarter of the decay, less the mean of such cosines in"
-            " the trunk meanwhile.",
+            0.35,
+            "Cosine between the gradients on fixed text before and after the last quarter of the decay.",
         ),
         Statement(
             "branches_give_the_scaling_law",
@@ -409,7 +409,7 @@ study = Study(
         Control("without_decay", "as_good_as_its_cosine", "The trunk itself."),
         Control("a_fortieth", "a_tenth_is_enough", "A decay over a fortieth, which the paper finds too short."),
         Control("gradients_of_the_trunk", "gradients_shrink", "The trunk at the same step."),
-        Control("agreement_in_the_trunk", "gradients_agree", "The trunk in that quarter."),
+        Control("agreement_in_the_trunk", "gradients_agree", "The mean of four such cosines in the trunk meanwhile."),
         Control("law_of_the_trunk", "branches_give_the_scaling_law", "The law fitted to the trunk."),
     ),
     plan=_plan,
