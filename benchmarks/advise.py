@@ -51,7 +51,7 @@ CODES = (
 BATCHES = {"digits_single": "--batch-size", "digits_full": "--batch", "fashion_full": "--batch-size"}
 """Scripts of CODES on batches that take their size as an option; the others of these codes fix it in their text."""
 STEPPED = ("steplr_every_batch",)
-"""The script of scheduler-misuse that stands for it, so that there are twenty."""
+"""The script of scheduler-misuse that stands for it."""
 FACTORS = (1 / 30, 1 / 10, 10.0, 30.0)
 GOAL = 0.8
 LEAST_GAIN = 0.01
@@ -86,7 +86,7 @@ class Row:
 
 
 def chosen() -> list[Script]:
-    """The twenty scripts."""
+    """The badly tuned scripts, twenty or more."""
     found = scripts(codes=list(CODES))
     return [
         script

@@ -78,8 +78,8 @@ def test_batches_of_one_size_become_those_of_another() -> None:
     assert torch.randint(10, (4,)).shape == (2,) and torch.randint(10, (4, 3)).shape == (4, 3)
 
 
-def test_twenty_scripts_are_chosen_and_advice_becomes_changes() -> None:
-    assert len(advise.chosen()) == 20
+def test_twenty_scripts_or_more_are_chosen_and_advice_becomes_changes() -> None:
+    assert len(advise.chosen()) >= 20
     told = {"setting": "learning_rate", "from": 0.4, "to": 0.1, "evidence": {"steps": 9, "peak": 0.4, "warmup": 1}}
     assert advise.applied(told) == {"rate": 0.25}
     assert advise.applied({**told, "setting": "batch_size", "from": 900.0, "to": 112.3}) == {"batch_size": [900, 112]}
