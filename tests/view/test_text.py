@@ -26,7 +26,7 @@ def test_control_and_reordering_characters_are_shown_not_sent(given, shown):
 
 
 def test_a_step_in_words():
-    assert [when(step) for step in (None, 0, 1, 12000)] == ["", "before the first step", "step 1", "step 12,000"]
+    assert [when(step) for step in (0, 1, 12000)] == ["before the first step", "step 1", "step 12,000"]
 
 
 def test_line_feeds_stay_where_asked():

@@ -118,7 +118,7 @@ def _nothing_found(not_assessed: Sequence[NotAssessed]) -> str:
 
 
 def _finding(anchor: str, finding: Finding, anchors: Mapping[str, str]) -> str:
-    step = f" · {when(finding.step)}" if finding.step is not None else ""
+    step = "" if finding.step is None else f" · {when(finding.step)}"
     sure = f" · {100 * finding.confidence:.0f} % sure"
     shown = [name for name in _named_series(finding) if name in anchors]
     links = "".join(

@@ -167,7 +167,7 @@ def _print_findings(diagnosis: Diagnosis, console: Console) -> None:
 def _print_finding(finding: Finding, console: Console, indent: int) -> None:
     marks = _MARKS if _is_unicode(console) else _ASCII_MARKS
     style = _STYLES[finding.severity]
-    step = f", {when(finding.step)}" if finding.step is not None else ""
+    step = "" if finding.step is None else f", {when(finding.step)}"
     line = Text(f"{marks[finding.severity]} {SEVERITY_WORDS[finding.severity]} ", style)
     line.append_text(_text(console, finding.code, "bold"))
     line.append_text(_text(console, f"{step} ({100 * finding.confidence:.0f} % sure)", "dim"))

@@ -65,9 +65,9 @@ def count(amount: int, noun: str) -> str:
     return f"{amount:,} {noun}" if amount == 1 else f"{amount:,} {noun}s"
 
 
-def when(step: int | None) -> str:
-    """The step of a finding in words: nothing for one that holds for the whole run, 0 lies before the first step."""
-    return "" if step is None else "before the first step" if step == 0 else f"step {step:,}"
+def when(step: int) -> str:
+    """The step of a finding in words: 0 lies before the first one."""
+    return f"step {step:,}" if step else "before the first step"
 
 
 def plain(value: Any, digits: int | None = None) -> str:
