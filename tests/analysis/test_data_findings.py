@@ -436,6 +436,7 @@ def test_what_a_loss_of_own_targets_compares_may_become_constant(tmp_path: Path)
     assert found("collapsed-output", run("b", collapsing, given)) == ()
     assert found("collapsed-output", run("c", [0.5] * 40 + [0.1] * 160, own)) == ()
     assert found("collapsed-output", run("d", [1e-5] * 200, own)) == ()
+    assert found("collapsed-output", run("e", [0.0] * 200, own)) == ()
 
 
 # --- attention ---

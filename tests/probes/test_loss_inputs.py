@@ -77,6 +77,10 @@ def test_outputs_of_nothing_have_no_variance_share() -> None:
     assert read(LossView("mse_loss", torch.ones(8, 3), torch.rand(8, 3), {}))["prediction_variance_share"] == 0.0
 
 
+def test_one_row_varies_with_nothing() -> None:
+    assert "prediction_variance_share" not in read(LossView("mse_loss", torch.rand(1, 3), torch.rand(1, 3), {}))
+
+
 def test_equal_answers_have_no_spread_and_equal_targets_give_no_number() -> None:
     same = torch.ones(8, 3)
     assert read(LossView("cross_entropy", same, torch.arange(8) % 3, {}))["prediction_spread"] == 0.0

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from separatrix.probes.variation import variance_share
 from separatrix.record.losses import class_rows
 from separatrix.runs.probe import LossView, Moment, Probe, Reading
 from separatrix.runs.types import SeriesSpec
@@ -62,7 +63,8 @@ def measure_loss_inputs(view: LossView, state: dict[str, Any]) -> Iterator[Readi
     spread, mean = torch.std_mean(targets, correction=0)
     yield Reading("target_mean", mean, weight=rows)
     yield Reading("target_std", spread, weight=rows)
-    yield Reading("prediction_variance_share", _variance_share(outputs.reshape(len(outputs), -1)), weight=rows)
+    if len(outputs) > 1:
+        yield Reading("prediction_variance_share", variance_share(outputs), weight=rows)
     if targets.shape == outputs.shape:
         predictions = outputs.sigmoid() if view.kind == "binary_cross_entropy_with_logits" else outputs
         flat = predictions.reshape(len(predictions), -1), targets.reshape(len(targets), -1)
@@ -95,12 +97,6 @@ def _relative_spread(predictions: torch.Tensor, targets: torch.Tensor) -> torch.
     """Root of the variance between rows, summed over columns, of predictions over that of targets; shapes (rows, n)."""
     variances = [x.var(dim=0, correction=0).sum() for x in (predictions, targets)]
     return torch.where(variances[1] > 0.0, (variances[0] / variances[1]).sqrt(), torch.nan)
-
-
-def _variance_share(outputs: torch.Tensor) -> torch.Tensor:
-    """Share of the second moment that varies between rows; NaN where all is zero; shape (rows, n)."""
-    moment = outputs.square().mean(dim=0).sum()
-    return torch.where(moment > 0.0, outputs.var(dim=0, correction=0).sum() / moment, torch.nan)
 
 
 loss_inputs = Probe(

@@ -24,10 +24,15 @@ def measure_variation(view: ModuleView, state: dict[str, Any]) -> Iterator[Readi
         return
     part = leading_part(view.output)
     part = part.float() if part.dtype in (torch.float16, torch.bfloat16) else part
-    variance, mean = torch.var_mean(part, dim=0, correction=0)
+    yield Reading("batch_variance_share", variance_share(part))
+
+
+def variance_share(rows: torch.Tensor) -> torch.Tensor:
+    """Share of the second moment that is variance over the first dimension; NaN where all is zero."""
+    variance, mean = torch.var_mean(rows, dim=0, correction=0)
     within = variance.mean()
     whole = within + mean.square().mean()
-    yield Reading("batch_variance_share", torch.where(whole > 0.0, within / whole, torch.nan))
+    return torch.where(whole > 0.0, within / whole, torch.nan)
 
 
 variation = Probe(

@@ -132,7 +132,7 @@ def _representation(run: Run, opposed: bool, since: float) -> _Case | None:
         if len(values) < _FEWEST_SAMPLES or steps[-1] < since:
             continue
         late, highest = float(np.median(values[steps >= since])), float(values.max())
-        if late >= _CONSTANT or highest < _CONSTANT_FELL * late:
+        if late >= _CONSTANT or highest < max(_CONSTANT, _CONSTANT_FELL * late):
             continue
         above = np.flatnonzero(values >= _CONSTANT)
         onset = int(steps[min(above[-1] + 1, len(steps) - 1)]) if above.size else int(steps[0])
