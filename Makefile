@@ -28,7 +28,7 @@ demo: venv ## watch a training on real images, diagnose it, write report.html
 	@echo "The report is $(CURDIR)/report.html; the run is $(CURDIR)/demo-run"
 
 test: lint types imports ## everything that must hold before a change is merged
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: venv ## check style and formatting
 	$(BIN)/ruff check

@@ -30,10 +30,10 @@ from benchmarks._trainings import TRAININGS, Step
 
 Context = Callable[[], contextlib.AbstractContextManager[object]]
 
-BLOCK_SECONDS = 0.3
-SETTLING_STEPS = 2
+BLOCK_SECONDS = 0.15
+SETTLING_STEPS = 10
 BLOCKS_A_ROUND = 4
-FEWEST_ROUNDS = 20
+FEWEST_ROUNDS = 40
 WARM_UP_STEPS = 40
 
 

@@ -20,8 +20,20 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge, Node, get_gradient_edge
 
 from separatrix.operators._examples import CoupledExamplesError, StructureError
+from separatrix.operators._layouts import (
+    Layout,
+    at_least_single,
+    complete_layouts,
+    fitted_layouts,
+    found_layouts,
+    gradients_at,
+    shape_at,
+    tables_of,
+    terms_in,
+    zeros_at,
+)
 from separatrix.operators._pooling import behind_pooling
-from separatrix.operators._terms import Lookup, Outer, Plain, Terms, merged, written_out
+from separatrix.operators._terms import Plain, Terms, merged
 from separatrix.operators._watching import Key, Use, Watch, key_of
 from separatrix.operators.errors import NonFiniteError
 
@@ -48,25 +60,6 @@ class Block:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Which leading axis holds the examples, alone or merged with an axis after it (`major`) or before it."""
-
-    axis: int
-    major: bool
-    examples: int
-
-    def arrange(self, tensor: Tensor, lead: int) -> Tensor:
-        """(c, *lead, *features) to (c, examples, positions, *features)."""
-        if lead == 0:
-            return tensor[:, None, None]
-        repeats = tensor.shape[1 + self.axis] // self.examples
-        sizes = (self.examples, repeats) if self.major else (repeats, self.examples)
-        at = 1 + self.axis
-        split = tensor.reshape(*tensor.shape[:at], *sizes, *tensor.shape[at + 1 :])
-        return split.movedim(1 + self.axis + (not self.major), 1).flatten(2, 1 + lead)
-
-
-@dataclasses.dataclass(frozen=True)
 class Trace:
     """A forward over n examples: outputs (n, c) with their graph, and how parameters' gradients follow from it.
 
@@ -90,7 +83,7 @@ class Trace:
     @property
     def numbers_held(self) -> int:
         """Numbers that the gradients of one example and one cotangent take, before they are contracted."""
-        outputs = sum(math.prod(_shape(edge)) for edge in self.edges)
+        outputs = sum(math.prod(shape_at(edge)) for edge in self.edges)
         return outputs // len(self.outputs) + sum(parameter.numel() for parameter in self.dense.values())
 
 
@@ -132,11 +125,11 @@ def watch(
         if any(tensor._version != version for tensor, version in use.versions):
             reasons.setdefault(use.index, "the input of its layer is overwritten in place")
     placed = []
-    fitted = _fitted(layouts, uses, len(outputs))
-    found, certain = (fitted, True) if fitted is not None else _layouts(outputs, uses)
+    fitted = fitted_layouts(layouts, uses, len(outputs))
+    found, certain = (fitted, True) if fitted is not None else found_layouts(outputs, uses)
     if fitted is None:
-        found = _complete(outputs, observer.tables, uses, found)
-    tables = _tables(observer.tables, dict(zip(uses, found, strict=True)))
+        found = complete_layouts(outputs, observer.tables, uses, found)
+    tables = tables_of(observer.tables, dict(zip(uses, found, strict=True)))
     for use, layout in zip(uses, found, strict=True):
         if use in tables:
             placed += tables[use]
@@ -160,7 +153,7 @@ def watch(
     if dense:
         sources = outputs.unbind() if replay is None else tuple(_replayed(replay, outputs))
     edges = {key_of(use.edge): use.edge for parts in structured.values() for use, _ in parts}
-    held = sum(math.prod(_shape(GradientEdge(*key))) for key in consumers if _is_own(key, observer.origins))
+    held = sum(math.prod(shape_at(GradientEdge(*key))) for key in consumers if _is_own(key, observer.origins))
     layouts = found if certain else None
     shared = {key_of(use.edge) for parts in structured.values() if len(parts) > 1 for use, _ in parts}
     tails = {key: tail for key in edges.keys() - shared if (tail := _tail(key, consumers, outputs)) is not None}
@@ -181,7 +174,7 @@ def _tail(key: Key, consumers: Mapping[Key, Sequence[Node]], outputs: Tensor) ->
     rectifier, last = nodes
     if key != key_of(get_gradient_edge(outputs)) or last._saved_alpha != 1 or last._saved_mat2 is None:
         return None
-    return rectifier._saved_result.detach() > 0, _single(last._saved_mat2.detach())
+    return rectifier._saved_result.detach() > 0, at_least_single(last._saved_mat2.detach())
 
 
 def _is_own(key: Key, origins: Mapping[Key, int]) -> bool:
@@ -200,7 +193,7 @@ def pull(trace: Trace, cotangent: Tensor) -> dict[Block, Terms]:
 
 def shapes(trace: Trace) -> dict[Block, Terms]:
     """Terms of one cotangent whose gradients are zero and take no memory."""
-    gradients = {key_of(edge): _single(_zeros(edge)).unsqueeze(0) for edge in trace.edges}
+    gradients = {key_of(edge): at_least_single(zeros_at(edge)).unsqueeze(0) for edge in trace.edges}
     rows = torch.zeros(1, len(trace.outputs), 1)
     dense = {block: Plain(rows.expand(-1, -1, block.stop)) for block in trace.dense}
     return terms_of(trace, trace.structured, gradients) | dense
@@ -208,28 +201,16 @@ def shapes(trace: Trace) -> dict[Block, Terms]:
 
 def backward(trace: Trace, cotangent: Tensor) -> Gradients:
     """Gradients (1, *output shape) of one cotangent (n, entries)."""
-    gradients = _backward(trace.outputs, trace.edges, cotangent)
+    gradients = gradients_at(trace.outputs, trace.edges, cotangent)
     return {key_of(edge): gradient.unsqueeze(0) for edge, gradient in zip(trace.edges, gradients, strict=True)}
 
 
 def terms_of(trace: Trace, blocks: Iterable[Block], gradients: Gradients) -> dict[Block, Terms]:
     """Per-example gradients of some structured blocks in factored form."""
     return {
-        block: merged([_terms(use, layout, gradients[key_of(use.edge)]) for use, layout in trace.structured[block]])
+        block: merged([terms_in(use, layout, gradients[key_of(use.edge)]) for use, layout in trace.structured[block]])
         for block in blocks
     }
-
-
-def _terms(use: Use, layout: Layout, gradient: Tensor) -> Terms:
-    terms = use.local.terms(use.local.lead(gradient), layout.arrange)
-    if use.chain is not None:
-        return use.chain(written_out(terms))
-    if not use.transposed:
-        return terms
-    terms = terms.outer() if isinstance(terms, Lookup) else terms
-    if isinstance(terms, Plain):
-        return Plain(terms.values.view(*terms.values.shape[:2], *use.local.tensor.shape).mT.flatten(2))
-    return Outer(terms.right, terms.left, terms.left.shape[-1], varies=(terms.varies[1], terms.varies[0]))
 
 
 def dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Plain]:
@@ -242,34 +223,9 @@ def dense_terms(trace: Trace, cotangent: Tensor) -> dict[Block, Plain]:
         for source, row in zip(trace.sources, cotangent, strict=True)
     ]
     return {
-        block: Plain(torch.stack([_single(row[k].flatten()) for row in rows]).unsqueeze(0))
+        block: Plain(torch.stack([at_least_single(row[k].flatten()) for row in rows]).unsqueeze(0))
         for k, block in enumerate(trace.dense)
     }
-
-
-def _backward(outputs: Tensor, edges: Sequence[GradientEdge], cotangent: Tensor) -> list[Tensor]:
-    if not edges:
-        return []
-    gradients = torch.autograd.grad(outputs, edges, cotangent, retain_graph=True, allow_unused=True)
-    return [
-        _single(outputs.new_zeros(_shape(edge)) if gradient is None else gradient)
-        for edge, gradient in zip(edges, gradients, strict=True)
-    ]
-
-
-def _shape(edge: GradientEdge) -> tuple[int, ...]:
-    return tuple(edge.node._input_metadata[edge.output_nr].shape)
-
-
-def _zeros(edge: GradientEdge) -> Tensor:
-    """A stand-in of the shape and type of an output, without memory."""
-    told = edge.node._input_metadata[edge.output_nr]
-    return torch.zeros((), dtype=told.dtype, device=told.device).expand(_shape(edge))
-
-
-def _single(tensor: Tensor) -> Tensor:
-    """At least single precision."""
-    return tensor.float() if tensor.itemsize < 4 else tensor
 
 
 def _overlap(block: Block, other: Block) -> bool:
@@ -328,102 +284,3 @@ def _graph(outputs: Tensor) -> dict[Key, list[Node]]:
                 waiting.append(entry)
                 consumers.setdefault((entry, number), []).append(node)
     return consumers
-
-
-def _fitted(layouts: Sequence[Layout | None] | None, uses: Sequence[Use], n: int) -> tuple[Layout | None, ...] | None:
-    """Layouts of other examples for n examples, None where the uses differ."""
-    if layouts is None or len(layouts) != len(uses):
-        return None
-    fitted = tuple(layout and dataclasses.replace(layout, examples=n) for layout in layouts)
-    shapes = [use.local.lead(_zeros(use.edge).unsqueeze(0)).shape for use in uses]
-    fits = all(
-        layout is None or use.local.axes == 0 or shape[1 + layout.axis] % n == 0
-        for layout, use, shape in zip(fitted, uses, shapes, strict=True)
-    )
-    return fitted if fits else None
-
-
-def _layouts(outputs: Tensor, uses: Sequence[Use]) -> tuple[tuple[Layout | None, ...], bool]:
-    """The layout of each use: gradients of some examples' outputs must vanish on all other examples.
-
-    Second, whether every gradient had an entry to tell by.
-    """
-    n, entries = outputs.shape
-    generator = torch.Generator().manual_seed(n)
-    chosen = torch.rand(n, generator=generator) < 0.5
-    chosen[0], chosen[-1] = True, n == 1
-    weights = (torch.rand(entries, generator=generator) + 0.5).to(outputs)
-    chosen = chosen.to(outputs.device)
-    edges = {key_of(use.edge): use.edge for use in uses}
-    rows = [
-        _backward(outputs, tuple(edges.values()), mask.to(outputs).unsqueeze(1) * weights) for mask in (chosen, ~chosen)
-    ]
-    gradients = dict(zip(edges, map(torch.stack, zip(*rows, strict=True)), strict=True))
-    layouts = tuple(_layout(use.local.lead(gradients[key_of(use.edge)]), use.local.axes, chosen) for use in uses)
-    return layouts, n > 1 and all(bool(gradient.any()) for gradient in gradients.values())
-
-
-def _layout(gradients: Tensor, axes: int, chosen: Tensor) -> Layout | None:
-    """The first layout in which the gradient of the chosen examples vanishes on the others, and the reverse."""
-    n = len(chosen)
-    if n == 1:
-        return Layout(0, True, 1)
-    sizes = gradients.shape[1 : 1 + axes]
-    alone = [Layout(axis, True, n) for axis, size in enumerate(sizes) if size == n]
-    joint = [
-        Layout(axis, major, n)
-        for axis, size in enumerate(sizes)
-        if size % n == 0 and size > n
-        for major in (True, False)
-    ]
-    for layout in alone + joint:
-        arranged = layout.arrange(gradients, axes)
-        if not arranged[0, ~chosen].any() and not arranged[1, chosen].any():
-            return layout
-    return None
-
-
-def _tables(sources: Mapping[int, Use], layouts: Mapping[Use, Layout | None]) -> dict[Use, list[tuple[Use, Layout]]]:
-    """For each use whose output holds no examples: the calls that broadcast that output to them, standing for it."""
-    result: dict[Use, list[tuple[Use, Layout]]] = {}
-    for number, source in sources.items():
-        consumers = [(use, layout) for use, layout in layouts.items() if use.index == number]
-        placed = [(use, layout) for use, layout in consumers if layout is not None]
-        whole = math.prod(_shape(source.edge))
-        partial = any(use.transposed or use.start or use.local.tensor.numel() != whole for use, _ in placed)
-        if layouts.get(source, True) is None and placed and len(placed) == len(consumers) and not partial:
-            result[source] = [(_chained(use, source), layout) for use, layout in placed]
-    return result
-
-
-def _chained(use: Use, source: Use) -> Use:
-    """A use of the table that `source` made, as one of the parameter of `source`."""
-    local = dataclasses.replace(use.local, tensor=source.local.tensor)
-    return dataclasses.replace(use, index=source.index, start=source.start, local=local, chain=source.local.chain)
-
-
-def _complete(
-    outputs: Tensor, sources: Mapping[int, Use], uses: Sequence[Use], layouts: Sequence[Layout | None]
-) -> tuple[Layout | None, ...]:
-    """The layouts, None for calls that broadcast a table of which something else was made out of sight.
-
-    The gradients of all examples must add up to the table's own.
-    """
-    incomplete: set[int] = set()
-    for number, source in sources.items():
-        (table,) = _tables({number: source}, dict(zip(uses, layouts, strict=True))).values() or [[]]
-        if table and not _adds_up(outputs, source, [(dataclasses.replace(use, chain=None), at) for use, at in table]):
-            incomplete.add(number)
-    return tuple(None if use.index in incomplete else layout for use, layout in zip(uses, layouts, strict=True))
-
-
-def _adds_up(outputs: Tensor, source: Use, placed: Sequence[tuple[Use, Layout]]) -> bool:
-    generator = torch.Generator().manual_seed(len(outputs))
-    cotangent = (torch.rand(outputs.shape, generator=generator) + 0.5).to(outputs)
-    whole, *parts = _backward(outputs, [source.edge, *(use.edge for use, _ in placed)], cotangent)
-    summed = [
-        written_out(_terms(use, layout, part.unsqueeze(0))).sum((0, 1))
-        for (use, layout), part in zip(placed, parts, strict=True)
-    ]
-    total = torch.stack(summed).sum(0)
-    return bool((total - whole.flatten()).abs().max() <= torch.finfo(whole.dtype).eps ** 0.5 * whole.abs().max())

@@ -16,7 +16,8 @@ from separatrix.operators._blocks import MEMORY, Build, block_kernels, forward_s
 from separatrix.operators._channels_last import ChannelsLast
 from separatrix.operators._contractions import group_sums, squared_norms
 from separatrix.operators._examples import StructureError, announce, examples_of, run, selected, undisturbed
-from separatrix.operators._structure import PROBED, Layout, Trace, pull, watch
+from separatrix.operators._layouts import Layout
+from separatrix.operators._structure import PROBED, Trace, pull, watch
 from separatrix.operators._terms import slices_of
 from separatrix.operators.errors import OperatorUsageError
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from separatrix.operators._blocks import MEMORY, Build, block_kernels, layered, plan
 from separatrix.operators._examples import announce, examples_of, run, selected, undisturbed
-from separatrix.operators._structure import PROBED, Layout, Trace, watch
+from separatrix.operators._layouts import Layout
+from separatrix.operators._structure import PROBED, Trace, watch
 from separatrix.operators.errors import OperatorUsageError
 
 if TYPE_CHECKING:

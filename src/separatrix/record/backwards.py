@@ -45,7 +45,7 @@ class Backwards(Listener):
     def _prepare_backward(self, loss: torch.Tensor) -> None:
         self.budget.start()
         self.training.thread = threading.get_ident()
-        self.training.evaluations.close(self.step)
+        self.training.evaluations.close()
         self.training.finish_bare_step()
         if not self.training.tracks:
             self._track_bare(graph_leaves(loss))

@@ -39,7 +39,7 @@ class Calls(Listener):
             self.training.lane.close()
             subject = self.observer.subject
             training = subject is not None and any(model.module.training for model in subject.models)
-            self.training.evaluations.hear(view, result, in_eval_mode=not training)
+            self.training.evaluations.hear(view, result, self.step, in_eval_mode=not training)
         elif result.requires_grad:
             self.training.evaluations.note_outputs(view.outputs)
             self.training.evaluations.note_training(kind)

@@ -48,7 +48,12 @@ class Clock:
         """An optimizer is gone."""
         if track is self.track:
             self.track = None
-            self._rests = 0, 0
+            self.wake()
+
+    def wake(self) -> None:
+        """The next step is to be recorded, however many were still to be left out."""
+        self.resting = 0
+        self._rests = 0, 0
 
     def _overtakes(self, track: Track) -> bool:
         """Whether `track` steps again before the clock did, so that its steps would share one number.
@@ -89,12 +94,17 @@ class Clock:
         return True
 
     def rest(self, track: Track) -> bool:
-        """Count a step that is left out; whether it was the last one."""
+        """Count a step that is left out; whether it was the last one, or `track` is to be followed from now on."""
         track.steps += 1
-        if track is not self.track:
-            return False
-        self.step += 1
-        self.resting -= 1
+        if track is self.track:
+            self.step += 1
+            self.resting -= 1
+        else:
+            if track.clock_step != self.step:
+                track.clock_step, track.steps_since_clock = self.step, 0
+            if self._overtakes(track):
+                self.wake()
+            track.steps_since_clock += 1
         return self.resting == 0
 
     def may_rest(self) -> bool:

@@ -14,8 +14,9 @@ from separatrix.runs.probe import LossView
 
 @dataclasses.dataclass
 class Evaluation:
-    """Sums over the block of evaluation going on now."""
+    """Sums over the block of evaluation going on now, after `step`."""
 
+    step: int
     loss: float = 0.0
     weight: float = 0.0
     correct: float = 0.0
@@ -72,7 +73,8 @@ class Evaluations:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._block: Evaluation | None = None
-        self._outputs: weakref.ref[torch.Tensor] | None = None
+        self.outputs: weakref.ref[torch.Tensor] | None = None
+        """What the last loss in training was computed of."""
         self.kinds: set[str] = set()
 
     def note_training(self, kind: str) -> None:
@@ -82,28 +84,29 @@ class Evaluations:
     def note_outputs(self, outputs: object) -> None:
         """A loss in training was computed of these outputs: losses of the same ones later are no evaluation."""
         if isinstance(outputs, torch.Tensor):
-            self._outputs = weakref.ref(outputs)
+            self.outputs = weakref.ref(outputs)
 
-    def hear(self, view: LossView, value: torch.Tensor, in_eval_mode: bool) -> None:
-        """A loss was computed without gradients: a batch of an evaluation, unless training's own."""
+    def hear(self, view: LossView, value: torch.Tensor, step: int, in_eval_mode: bool) -> None:
+        """A loss was computed without gradients after `step`: a batch of an evaluation, unless training's own."""
         if self._were_trained_on(view.outputs) or (self.kinds and family(view.kind) not in self.kinds):
             return
-        if self._block is None:
-            self._block = Evaluation()
+        if self._block is None or self._block.step != step:
+            self.close()
+            self._block = Evaluation(step)
         self._block.add(view, value, in_eval_mode)
 
     def _were_trained_on(self, outputs: torch.Tensor) -> bool:
-        last = None if self._outputs is None else self._outputs()
+        last = None if self.outputs is None else self.outputs()
         if outputs.requires_grad or last is outputs:
             return True
         return last is not None and last.untyped_storage()._cdata == outputs.untyped_storage()._cdata
 
-    def close(self, step: int) -> None:
-        """Training goes on after `step`: write the means of the block that has ended, if there was one."""
+    def close(self) -> None:
+        """Training goes on: write the means of the block that has ended, if there was one."""
         block, self._block = self._block, None
         if block is None or not block.weight:
             return
-        self._journal.put("eval_loss", step, block.mean_loss)
-        self._journal.put("eval_mode", step, float(block.in_eval_mode))
+        self._journal.put("eval_loss", block.step, block.mean_loss)
+        self._journal.put("eval_mode", block.step, float(block.in_eval_mode))
         if block.accuracy is not None:
-            self._journal.put("eval_accuracy", step, block.accuracy)
+            self._journal.put("eval_accuracy", block.step, block.accuracy)

@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch.compiler import is_compiling
 
-from separatrix.record import patches
 from separatrix.record.backwards import Backwards
 from separatrix.record.calls import Calls
 from separatrix.record.examples import Examples
 from separatrix.record.guard import guarded
+from separatrix.record.listening import install
 from separatrix.record.scaling import fused_factor, fused_skip
 from separatrix.record.schedules import Schedules
 from separatrix.record.tracks import BARE
 from separatrix.record.training import Listener, Training
 
-_RESTING = 4.0
-"""Time that all wrappers and hooks take of a step that is left out, over that of counting it."""
+_RESTING = 1.0
+"""Time that all wrappers and hooks take of a step that is left out, over that of counting the last one the long way."""
 
 
 class Session(Listener):
@@ -38,7 +38,6 @@ class Session(Listener):
         self.schedules = Schedules(training)
         self.examples = Examples(training, training.example_probes) if training.example_probes else None
         self.lane = training.lane
-        self._patches: patches.Patches | None = None
         self._stepping: list[int] = []
         self._unfollowed_said = False
         for optimizer in optimizers:
@@ -48,7 +47,7 @@ class Session(Listener):
         """Begin to listen."""
         self.training.active = True
         self.writer.meta("config", self.training.config)
-        self._patches = patches.install(self)
+        self.training.patches = install(self)
         if self.examples is not None:
             self.examples.start()
         if self.training.tracks or self.training.given:
@@ -65,7 +64,7 @@ class Session(Listener):
 
     def stop(self) -> None:
         """Stop listening: hand over what was gathered, remove every hook and patch, let go of the model."""
-        if self._patches is None:
+        if self.training.patches is None:
             return
         self._finish()
         if self.examples is not None:
@@ -75,15 +74,15 @@ class Session(Listener):
         self.lane.lead(None)
         self.observer.detach()
         self.observer.hooks.wait_no_more()
-        self._patches.remove()
-        self._patches = None
+        self.training.patches.remove()
+        self.training.patches = None
         self.training.tracks.clear()
         self.clock.track = None
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Every hook and patch removed for a while; what happens meanwhile is not part of the run."""
-        if self._patches is None or not self.training.active:
+        if self.training.patches is None or not self.training.active:
             yield
             return
         begin = time.perf_counter()
@@ -92,13 +91,13 @@ class Session(Listener):
             self.examples.stop()
         self.observer.hooks.disarm()
         self.observer.hooks.wait_no_more()
-        self._patches.remove()
+        self.training.patches.remove()
         self.training.active = False
         try:
             yield
         finally:
             self.training.active = True
-            self._patches = patches.install(self)
+            self.training.patches = install(self)
             if self.examples is not None:
                 self.examples.start()
             if BARE in self.training.tracks:
@@ -111,7 +110,7 @@ class Session(Listener):
     @guarded
     def _finish(self) -> None:
         self.training.finish_bare_step()
-        self.training.evaluations.close(self.step)
+        self.training.evaluations.close()
         self.schedules.conclude()
         self.training.record_norms(self.observer.conclude(self.step))
 
@@ -126,8 +125,9 @@ class Session(Listener):
         del result, args, kwargs
         if not self._stepping and not self.lane.inside_step() and self.training.listens():
             self.training.track(optimizer)
-            self.training.discover()
-            self.training.prepare()
+            if not self.clock.resting:
+                self.training.discover()
+                self.training.prepare()
 
     @guarded
     def say_unfollowed(self) -> None:
@@ -182,12 +182,12 @@ class Session(Listener):
 
     def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         """An optimizer has stepped."""
+        if self.clock.resting:
+            if not (self.clock.passes(optimizer) or is_compiling()):
+                self._rest(optimizer)
+            return
         del args, kwargs
         if is_compiling():
-            return
-        if self.clock.resting:
-            if not self.clock.passes(optimizer):
-                self._rest(optimizer)
             return
         try:
             if self.lane.after_step(optimizer):
@@ -208,10 +208,7 @@ class Session(Listener):
 
     @guarded
     def _wake_up(self) -> None:
-        for track in self.training.tracks.values():
-            track.drop_losses()
-        self.training.prepare()
-        self.journal.forget_time()
+        self.training.wake_up()
 
     @guarded
     def _after_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -68,6 +68,8 @@ class Track:
         self.fused_skip = False
         self.steps = 0
         self.steps_since_clock = 0
+        self.clock_step = 0
+        """What the clock showed at its last step that was left out."""
         self.was_clock = False
         self.differentiated: dict[int, torch.Tensor] = {}
         self.clips: list[Clip] = []

@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,6 +27,9 @@ from separatrix.record.thumbnails import Thumbnails
 from separatrix.record.tracks import BARE, Term, Track
 from separatrix.runs.probe import Moment, Probe
 from separatrix.runs.writer import RunWriter
+
+if TYPE_CHECKING:
+    from separatrix.record.patches import Patches
 
 _MOST_SKIP_EVENTS = 10
 _FREE_DISCOVERIES = 4
@@ -69,6 +72,7 @@ class Training:
         self.lane = Lane(self.clock, self.journal, self.budget, self.observer.sampler, self._finish_quiet_step)
         self.thread: int | None = None
         self.saved_tensors_hooked = False
+        self.patches: Patches | None = None
         self._discoveries = 0
 
     @property
@@ -110,9 +114,12 @@ class Training:
         track = self.tracks.pop(key, None)
         if track is None:
             return
+        was_resting = self.clock.resting > 0
         self.clock.lose(track)
         self.lane.lead(None)
         self.observer.detach()
+        if was_resting and not self.clock.resting:
+            self._hear_again()
 
     def name(self, track: Track) -> None:
         """Name an optimizer as the script does, now that its variable is bound."""
@@ -196,10 +203,32 @@ class Training:
             # The user asked for checkpoints: their time is not taken from what probes may spend.
             self.budget.charge(-watch.seconds)
         if self.clock.may_rest():
-            self.observer.hooks.disarm()
-            self.lane.lead(None)
+            self._rest()
         else:
             self.prepare()
+
+    def _rest(self) -> None:
+        self.observer.hooks.disarm()
+        self.lane.lead(None)
+        if self.patches is not None and not self.observer.compiled:
+            # What is compiled may be guarded by what the wrappers are.
+            self.patches.rest()
+
+    def wake_up(self) -> None:
+        """The last step that was to be left out is over: record the next."""
+        self._hear_again()
+        self.prepare()
+        # The lane would record steps until a sample may be due; whether the budget allows for a second is asked first.
+        self.observer.sampler.asleep_until = min(self.observer.sampler.asleep_until, self.step + 2)
+
+    def _hear_again(self) -> None:
+        for track in self.tracks.values():
+            track.drop_losses()
+            if track.clock_step != self.step:
+                track.steps_since_clock = 0
+        if self.patches is not None:
+            self.patches.wake()
+        self.journal.forget_time()
 
     def _finish_sample(self, clock: Track, passes: int) -> None:
         subject = self.observer.subject
