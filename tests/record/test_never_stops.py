@@ -21,7 +21,7 @@ from tests.unhurried import unhurried
 import separatrix
 import separatrix.record.patches as patches_module
 import separatrix.record.recording as recording_module
-from separatrix.record import available_probes, record
+from separatrix.record import record
 from separatrix.record.backwards import Backwards
 from separatrix.record.clock import Clock
 from separatrix.record.journal import Journal
@@ -84,7 +84,8 @@ ERRORS: dict[str, BaseException] = {
 def with_probes(monkeypatch: pytest.MonkeyPatch, *probes: Probe) -> None:
     # A loaded machine must not decide whether a snapshot is taken.
     unhurried(monkeypatch)
-    monkeypatch.setattr(recording_module, "chosen_probes", lambda names: [*available_probes().values(), *probes])
+    usual = recording_module.chosen_probes("default")
+    monkeypatch.setattr(recording_module, "chosen_probes", lambda names: [*usual, *probes])
 
 
 def events_of(run: Run, kind: str) -> list[Any]:

@@ -51,6 +51,7 @@ def without_snapshots(patch: pytest.MonkeyPatch) -> None:
 def test_the_short_way_records_what_the_long_one_does(
     kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    without_snapshots(monkeypatch)
     sampled, _ = recorded(kind, tmp_path / "sampled")
     plan = Sampler.plan
 
@@ -60,7 +61,6 @@ def test_the_short_way_records_what_the_long_one_does(
         return planned
 
     monkeypatch.setattr(Sampler, "plan", first_step_only)
-    without_snapshots(monkeypatch)
     quiet, _ = recorded(kind, tmp_path / "quiet")
     with open_run(sampled) as long, open_run(quiet) as short:
         for name in EVERY_STEP:

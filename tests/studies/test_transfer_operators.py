@@ -38,7 +38,9 @@ def test_the_logistic_spectrum_is_that_of_its_fourier_series() -> None:
     found = noisy_logistic(20, 10, np.random.default_rng(0)).leading(3)[0]
     exact = logistic_spectrum(20)
     assert len(exact) == 21
-    assert np.abs(np.sort_complex(found) - np.sort_complex(exact[:3])).max() < 1e-10
+    gaps = np.abs(found[:, None] - exact[None, :3])
+    # Sorting would order a conjugate pair by the rounding of its real parts.
+    assert max(gaps.min(axis=0).max(), gaps.min(axis=1).max()) < 1e-10
 
 
 def test_the_double_well_is_reversible_and_its_grid_is_fine_enough() -> None:

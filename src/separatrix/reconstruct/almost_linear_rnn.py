@@ -152,22 +152,20 @@ def _learn(trajectories: Trajectories, settings: Settings, seed: int) -> Piecewi
         )
 
     common = windows.drawn(settings["batch"], generator)
-    first = settings["steps"] // 2
+    run = _LongRun.of(network, scaling.scaled(trajectories.points)) if settings["generations"] else None
+
+    def score(copies: Tensor) -> np.ndarray:
+        errors = np.log(np.clip([network.error(each, common, interval) for each in copies], _BEST, _WORST))
+        scores: np.ndarray = errors if run is None else run.faults(copies) + _ACCURACY * errors
+        return scores
+
     seeds = range(settings["starts"] * seed, settings["starts"] * (seed + 1))
-    starts = [fitted(_initial(network, pairs, each), first) for each in seeds]
-    numbers = fitted(min(starts, key=lambda each: network.error(each, common, interval)), settings["steps"] - first)
-    if settings["generations"]:
-        equations = network.equations(numbers, common, interval)
-        run = _LongRun.of(network, scaling.scaled(trajectories.points))
-
-        def score(copies: Tensor) -> np.ndarray:
-            errors = np.array([network.error(each, common, interval) for each in copies])
-            scores: np.ndarray = run.faults(copies) + _ACCURACY * np.log(np.clip(errors, _BEST, _WORST))
-            return scores
-
+    starts = torch.stack([fitted(_initial(network, pairs, each), settings["steps"]) for each in seeds])
+    numbers = starts[int(np.argmin(score(starts)))]
+    if run is not None:
         numbers = evolved(
             numbers,
-            equations,
+            network.equations(numbers, common, interval),
             score,
             generations=settings["generations"],
             copies=settings["copies"],
@@ -201,7 +199,7 @@ reconstructor = Reconstructor(
         Setting("sequence", "int", 8, "steps of a training sequence", 2, 1000),
         Setting("batch", "int", 300, "sequences in a step of the training", 1, 10_000),
         Setting("starts", "int", 3, "fits from borders of their own, of which the best goes on", 1, 100),
-        Setting("steps", "int", 20, "Gauss-Newton steps of the training, half of them for every start", 0, 10_000),
+        Setting("steps", "int", 20, "Gauss-Newton steps of the training of each start", 0, 10_000),
         Setting("generations", "int", 20, "generations of the search for a faithful free run", 0, 10_000),
         Setting("copies", "int", 32, "networks that a generation tries", 4, 1000),
         Setting("noise", "float", 0.0, "noise added to training sequences, in spreads of the data", 0.0, 1.0),

@@ -59,7 +59,7 @@ def _schedules(steps: int) -> tuple[np.ndarray, dict[str, Schedule]]:
 def _trained(settings: Settings, steps: int, runs: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Learning rates by schedule, and validation losses (times, runs, schedules)."""
     generator = torch.Generator().manual_seed(seed)
-    model = CharacterCopies(settings["width"], _LENGTH)
+    model = CharacterCopies(2 * round(settings["width"] / 2), _LENGTH)
     text = Text(_LENGTH, settings["batch"], seed, held_out=96)
     first, schedules = _schedules(steps)
     every = steps // _VALIDATIONS
@@ -172,7 +172,7 @@ study = Study(
     settings=(
         Setting("steps", "int", 2400, "steps of a training; four times as many in full", 1200, 4800),
         Setting("rate", "float", 0.01, "highest learning rate of Adam", 0.005, 0.02),
-        Setting("width", "int", 24, "width of the transformer", 16, 64),
+        Setting("width", "int", 24, "width of the transformer, made even", 16, 64),
         Setting("batch", "int", 8, "windows of 16 characters a batch", 4, 16),
         Setting("runs", "int", 4, "starts and orders of the data that are averaged over; twice as many in full", 2, 8),
     ),
