@@ -10,7 +10,7 @@ from torch import nn
 
 from separatrix.operators import JacobianFallbackWarning, per_example_gradient_norms, per_example_inner_products
 from separatrix.operators._channels_last import ChannelsLast
-from separatrix.operators._layer_rules import patches, strips
+from separatrix.operators._patches import patches, strips
 
 
 def squares(outputs, targets):
