@@ -8,6 +8,9 @@ starts from the norms of linear decay at its best rate. What theory says exactly
 Ranks are means over few problems: with seven of them and ranks that scatter by one or two, their standard error is
 about half a rank, within which "matches or outperforms" is read.
 
+In full, at four times the steps, this does not hold: over 17 problems linear decay is 0.65 ranks behind cosine (0.57 over
+the seven of a short run), which is ahead of it by 0.03 to 0.13 % of the loss on tables and by 0.8 % on the net of digits.
+
 What does not hold for trainings this short is that refinement lowers the loss further. On five tables and three seeds
 the refined schedule ended between 0.3 % below linear decay and 0.2 % above, above in twelve of fifteen; on characters
 0.15 % above. On the net of digits, which fits its images, norms fall to nothing, the refined schedule degenerates to a
@@ -47,6 +50,8 @@ _REDRAWN = 0.1
 _TABLE_RATES = np.geomspace(3e-3, 3e-1, 7)
 _NET_RATES = np.geomspace(2e-3, 6.4e-2, 6)
 _HORIZON = 400
+_DRAWS = 3  # of redrawn labels in full: more problems, so that mean ranks scatter less
+_FARTHEST = 1000  # between the seeds of draws
 
 
 def _schedules(steps: int) -> list[Schedule]:
@@ -158,8 +163,11 @@ def _late(factors: Float[np.ndarray, " steps"]) -> float:
     return float(factors[round(0.9 * len(factors))])
 
 
-def _problems(settings: Settings, seed: int) -> list[tuple[Problem, Float[np.ndarray, " rates"]]]:
+def _problems(settings: Settings, seed: int, quick: bool) -> list[tuple[Problem, Float[np.ndarray, " rates"]]]:
     found = [(table, _TABLE_RATES) for table in _tables(seed)]
+    for draw in range(1, 1 if quick else _DRAWS):
+        again = (dataclasses.replace(table, name=f"{table.name}_{draw}") for table in _tables(seed + draw * _FARTHEST))
+        found += [(table, _TABLE_RATES) for table in again]
     if settings["nets"]:
         text = characters(settings["width"], 16, 4, seed)
         found += [(_digits(2 * settings["width"], seed), _NET_RATES), (text, _NET_RATES)]
@@ -168,13 +176,14 @@ def _problems(settings: Settings, seed: int) -> list[tuple[Problem, Float[np.nda
 
 def _plan(settings: Settings, quick: bool) -> Plan:
     share = settings["steps"] / 600 * (1 if quick else 12)
-    return Plan(runs=7 if settings["nets"] else 5, seconds=(0.5 + 3.0 * share) * (settings["width"] / 16) ** 0.5)
+    runs = 5 * (1 if quick else _DRAWS) + 2 * settings["nets"]
+    return Plan(runs=runs, seconds=(0.5 + 1.5 * share) * (settings["width"] / 16) ** 0.5)
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:
     steps = settings["steps"] if quick else 4 * settings["steps"]
     worst, flat = _bounded(np.random.default_rng(seed))
-    problems = _problems(settings, seed)
+    problems = _problems(settings, seed, quick)
     found = []
     for problem, rates in problems:
         found.append(_compared(problem, rates, steps, range(2 if quick else 6)))
