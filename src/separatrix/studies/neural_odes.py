@@ -180,7 +180,8 @@ def _flow(settings: Settings, quick: bool, seed: int) -> _Flow:
     steps = settings["flow_steps"] * (1 if quick else 20)
     flow.fit(_arcs(4000, generator), steps=steps, batch=128, rate=1e-2, generator=generator, within=4)
     flow = ContinuousFlow(flow.network.frozen(), 2)
-    edges = torch.linspace(-7, 7, 71, dtype=torch.float64)
+    # What is trained for longer is sharper: a spacing of 0.2 sums it to 1.011, of 0.1 to 1.0008, of 0.05 to 1.00000.
+    edges = torch.linspace(-7, 7, 71 if quick else 141, dtype=torch.float64)
     grid = torch.cartesian_prod(edges, edges)
     with torch.no_grad():
         integral = float(flow.log_density(grid, 16).exp().sum() * (edges[1] - edges[0]) ** 2)
