@@ -24,6 +24,9 @@ _ADVANCE_WITHIN = 1.0
 _STEPS_NEVER_LEFT_OUT = 2000
 """First steps that are recorded whatever the allowance, as long as they cost no more than the advance."""
 
+_AFTER_A_REST = 0.5
+"""Share of what a rest has earned that recording the steps after it may take; what is left pays the debt."""
+
 _LONGEST_REST = 64
 _SHORT_REST = 4
 _LONGEST_WAIT = 16
@@ -54,6 +57,8 @@ class Budget:
     def __init__(self, fraction: float) -> None:
         self.fraction = fraction
         self.spent = 0.0
+        self.ordinary_step = math.inf
+        """Seconds that recording an ordinary step takes, once there was one."""
         self._rate = _SHARE_TO_SPEND * fraction
         self._advance = min(_ADVANCE_SECONDS, _ADVANCE_OF * fraction)
         self._started: float | None = None
@@ -153,6 +158,12 @@ class Budget:
         earned_by_a_step = self._rate * self.training_seconds() / step
         longest = _LONGEST_REST if self.spent > self._allowance() else _SHORT_REST
         return max(1, int(min(longest, deficit / max(earned_by_a_step, 1e-12))))
+
+    def steps_after(self, rest: int, step: int) -> int:
+        """How many ordinary steps to record, at least one, after a rest of so many, before another is considered."""
+        aside = sum(purse.share for purse in self._purses.values())
+        earned = (1.0 - aside) * rest * self._rate * self.training_seconds() / max(1, step)
+        return max(1, int(_AFTER_A_REST * earned / self.ordinary_step))
 
     def steps_until(self, seconds: float, step: int) -> int:
         """In how many steps, at least one, `seconds` more will have been earned; a few at most, since steps vary."""

@@ -25,6 +25,9 @@ _UNSEEN = 2.0
 """Time that listening to an ordinary step takes besides what is measured, as a multiple of that: torch's calls of the
 hooks, the wrappers before the clock is read, and the caches that all of it displaces (benchmarks/overhead.py)."""
 
+_SLOWLY = 1.1
+"""Factor by which the time that an ordinary step is taken to need rises at most: an interrupted one says little."""
+
 
 class Lane:
     """Hears the backward pass and the step of one track while it is open; a method says whether it has dealt with it.
@@ -47,6 +50,8 @@ class Lane:
         self._led = 0
         self._optimizer: torch.optim.Optimizer | None = None
         self._thread = 0
+        self._heard = 0.0
+        """Seconds that the last backward pass took to hear."""
 
     def lead(self, track: Track | None) -> None:
         """Open for the next steps of `track`, or close where there is none."""
@@ -88,7 +93,8 @@ class Lane:
             return False
         self.idle = False
         track.pending.append(Term(value))
-        self._budget.spent += (1.0 + _UNSEEN) * (time.perf_counter() - begin)
+        self._heard = (1.0 + _UNSEEN) * (time.perf_counter() - begin)
+        self._budget.spent += self._heard
         return True
 
     def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> bool:
@@ -136,5 +142,7 @@ class Lane:
         self._clock.step = step
         budget = self._budget
         self._journal.ordinary_step(track, step, float(pending[0].value), begin, budget.spent)
-        budget.spent += (1.0 + _UNSEEN) * (time.perf_counter() - begin)
+        seconds = (1.0 + _UNSEEN) * (time.perf_counter() - begin)
+        budget.spent += seconds
+        budget.ordinary_step = min(seconds + self._heard, _SLOWLY * budget.ordinary_step)
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import weakref
@@ -218,8 +219,10 @@ class Training:
         """The last step that was to be left out is over: record the next."""
         self._hear_again()
         self.prepare()
-        # The lane would record steps until a sample may be due; whether the budget allows for a second is asked first.
-        self.observer.sampler.asleep_until = min(self.observer.sampler.asleep_until, self.step + 2)
+        if math.isfinite(self.budget.ordinary_step):
+            # The lane alone would record every step until a sample may be due.
+            until = self.step + 1 + self.budget.steps_after(self.clock.rested, self.step)
+            self.observer.sampler.asleep_until = min(self.observer.sampler.asleep_until, until)
 
     def _hear_again(self) -> None:
         for track in self.tracks.values():
