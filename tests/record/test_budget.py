@@ -126,6 +126,18 @@ def test_steps_that_a_saving_makes_up_for_are_left_out_a_few_at_a_time(time: Sim
     assert budget.steps_to_rest(10_000) > 4
 
 
+def test_steps_after_a_rest_take_half_of_what_it_earned(time: Simulated) -> None:
+    budget = Budget(0.05)
+    budget.set_aside(0.5)
+    budget.start()
+    time.now += 100.0
+    # 64 steps of 10 ms earn half of 0.05 * 0.55 * 0.64 s = 8.8 ms, without what is set aside.
+    budget.ordinary_step = 1e-3
+    assert budget.steps_after(64, 10_000) == 4
+    budget.ordinary_step = 1.0
+    assert budget.steps_after(64, 10_000) == 1
+
+
 def test_what_a_purse_does_not_keep_is_for_anything(time: Simulated) -> None:
     kept, spare = Budget(0.05), Budget(0.05)
     spare.set_aside(0.5, "light", saves=False)

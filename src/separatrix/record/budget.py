@@ -95,13 +95,19 @@ class Budget:
 
         What is kept of unspent allowance is bounded, but always suffices for work of `wanted` seconds.
         """
-        aside = sum(purse.share for purse in self._purses.values())
-        saved = (1.0 - aside) * self._allowance() - self._spent_on_steps() - self._forgotten
+        saved = self._kept_together() * self._allowance() - self._spent_on_steps() - self._forgotten
         excess = saved - max(self._rate * _LONGEST_SAVING_SECONDS, _MOST_KEPT * wanted)
         if excess > 0.0:
             self._forgotten += excess
             saved -= excess
         return saved
+
+    def _kept_together(self) -> float:
+        """Share of the allowance that no purse has."""
+        return 1.0 - sum(purse.share for purse in self._purses.values())
+
+    def _earned_by_a_step(self, step: int) -> float:
+        return max(1e-12, self._rate * self.training_seconds() / max(1, step))
 
     def _spent_on_steps(self) -> float:
         """Seconds spent that no purse paid for."""
@@ -155,20 +161,17 @@ class Budget:
         early = step <= _STEPS_NEVER_LEFT_OUT and self._spent_on_steps() <= self._advance
         if early or deficit <= 0.0:
             return 0
-        earned_by_a_step = self._rate * self.training_seconds() / step
         longest = _LONGEST_REST if self.spent > self._allowance() else _SHORT_REST
-        return max(1, int(min(longest, deficit / max(earned_by_a_step, 1e-12))))
+        return max(1, int(min(longest, deficit / self._earned_by_a_step(step))))
 
     def steps_after(self, rest: int, step: int) -> int:
         """How many ordinary steps to record, at least one, after a rest of so many, before another is considered."""
-        aside = sum(purse.share for purse in self._purses.values())
-        earned = (1.0 - aside) * rest * self._rate * self.training_seconds() / max(1, step)
+        earned = rest * self._kept_together() * self._earned_by_a_step(step)
         return max(1, int(_AFTER_A_REST * earned / self.ordinary_step))
 
     def steps_until(self, seconds: float, step: int) -> int:
         """In how many steps, at least one, `seconds` more will have been earned; a few at most, since steps vary."""
-        earned_by_a_step = self._rate * self.training_seconds() / step
-        return max(1, int(min(_LONGEST_WAIT, seconds / max(earned_by_a_step, 1e-12))))
+        return max(1, int(min(_LONGEST_WAIT, seconds / self._earned_by_a_step(step))))
 
     def overhead(self) -> float | None:
         """Measured overhead so far; None while too little time has passed for the ratio to mean anything."""

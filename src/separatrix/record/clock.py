@@ -60,7 +60,14 @@ class Clock:
 
         One that was the clock before must wait longer: two that take turns would hand the count to and fro.
         """
-        return track.steps_since_clock >= (_STEPS_UNTIL_CLOCK_AGAIN if track.was_clock else 1)
+        since = track.steps_since_clock if track.clock_step == self.step else 0
+        return since >= (_STEPS_UNTIL_CLOCK_AGAIN if track.was_clock else 1)
+
+    def beside(self, track: Track) -> None:
+        """Another optimizer than the one followed has stepped."""
+        if track.clock_step != self.step:
+            track.clock_step, track.steps_since_clock = self.step, 0
+        track.steps_since_clock += 1
 
     def _choose(self, track: Track) -> None:
         self.track = track
@@ -100,11 +107,9 @@ class Clock:
             self.step += 1
             self.resting -= 1
         else:
-            if track.clock_step != self.step:
-                track.clock_step, track.steps_since_clock = self.step, 0
             if self._overtakes(track):
                 self.wake()
-            track.steps_since_clock += 1
+            self.beside(track)
         return self.resting == 0
 
     def may_rest(self) -> bool:

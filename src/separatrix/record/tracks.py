@@ -67,9 +67,8 @@ class Track:
         self.clipped = False
         self.fused_skip = False
         self.steps = 0
-        self.steps_since_clock = 0
-        self.clock_step = 0
-        """What the clock showed at its last step that was left out."""
+        self.steps_since_clock = self.clock_step = 0
+        """Steps while the clock has shown `clock_step`; if it shows another step by now, none since."""
         self.was_clock = False
         self.differentiated: dict[int, torch.Tensor] = {}
         self.clips: list[Clip] = []

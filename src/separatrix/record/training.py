@@ -187,11 +187,9 @@ class Training:
         self.journal.options(track, label)
         self.journal.clipping(track, label)
         if track is self.clock.track:
-            for other in self.tracks.values():
-                other.steps_since_clock = 0
             self._finish_step(track, len(terms))
         else:
-            track.steps_since_clock += 1
+            self.clock.beside(track)
 
     def _finish_step(self, clock: Track, passes: int) -> None:
         self.clock.step += 1
@@ -227,8 +225,6 @@ class Training:
     def _hear_again(self) -> None:
         for track in self.tracks.values():
             track.drop_losses()
-            if track.clock_step != self.step:
-                track.steps_since_clock = 0
         if self.patches is not None:
             self.patches.wake()
         self.journal.forget_time()

@@ -63,8 +63,8 @@ class _FreeRun:
     """What became of a network.
 
     `words` are the shortest that its regions never spell, in order and shuffled, `barred` the chance that regions drawn
-    independently would spell one of them; `sides` how well regions tell the sign of
-    the first variable, and how well regions in random order do.
+    independently would spell one of them; `sides` how well regions tell the sign of the first variable, and how well
+    regions in random order do.
     """
 
     divergence: float
@@ -194,9 +194,9 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
             "regions_in_random_order": double.sides[1],
         },
         series={
-            name: [getattr(each, field) for each in runs]
+            f"{field}_{system}": [getattr(each, field) for each in runs]
             for system, runs in (("roessler", roessler), ("lorenz", lorenz))
-            for field, name in ((field, f"{field}_{system}") for field in ("divergence", "exponent", "gap"))
+            for field in ("divergence", "exponent", "gap")
         },
     )
 
@@ -251,7 +251,12 @@ study = Study(
             1.5,
             "Lorenz-63: state space divergence with two units, in nats; a normal distribution has 1.8.",
         ),
-        Statement("elbow_on_lorenz", "at_least", 0.6, "The same share, of the second unit among the second and third."),
+        Statement(
+            "elbow_on_lorenz",
+            "at_least",
+            0.6,
+            "Lorenz-63: the share of the second unit in what the second and third take off.",
+        ),
         Statement(
             "fixed_points_in_the_wings",
             "at_most",

@@ -51,7 +51,7 @@ _TABLE_RATES = np.geomspace(3e-3, 3e-1, 7)
 _NET_RATES = np.geomspace(2e-3, 6.4e-2, 6)
 _HORIZON = 400
 _DRAWS = 3  # of redrawn labels in full: more problems, so that mean ranks scatter less
-_FARTHEST = 1000  # between the seeds of draws
+_APART = 1000  # between the seeds of draws
 
 
 def _schedules(steps: int) -> list[Schedule]:
@@ -166,7 +166,7 @@ def _late(factors: Float[np.ndarray, " steps"]) -> float:
 def _problems(settings: Settings, seed: int, quick: bool) -> list[tuple[Problem, Float[np.ndarray, " rates"]]]:
     found = [(table, _TABLE_RATES) for table in _tables(seed)]
     for draw in range(1, 1 if quick else _DRAWS):
-        again = (dataclasses.replace(table, name=f"{table.name}_{draw}") for table in _tables(seed + draw * _FARTHEST))
+        again = (dataclasses.replace(table, name=f"{table.name}_{draw}") for table in _tables(seed + draw * _APART))
         found += [(table, _TABLE_RATES) for table in again]
     if settings["nets"]:
         text = characters(settings["width"], 16, 4, seed)
