@@ -7,8 +7,16 @@ import torch
 import torch.nn.functional as F
 from tests.operators.structured_models import EVERY, build, jacobian, relative
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from separatrix.operators import JacobianFallbackWarning, per_example_gradient_norms, per_example_inner_products
+from separatrix.operators import (
+    JacobianFallbackWarning,
+    ggn,
+    hessian,
+    hessian_of,
+    per_example_gradient_norms,
+    per_example_inner_products,
+)
 from separatrix.operators._channels_last import ChannelsLast
 from separatrix.operators._patches import patches, strips
 
@@ -166,3 +174,82 @@ def test_several_forwards_give_the_norms_of_one(name):
     model.register_forward_pre_hook(lambda _, inputs: calls.append(len(inputs[0])))
     assert relative(per_example_gradient_norms(model, squares, x, targets, memory=1), gradients.norm(dim=1)) < 1e-9
     assert max(calls) == 7
+
+
+def product(build, model, data):
+    """A Hessian product with a fixed vector, and whether any convolution saw channels last."""
+    seen = []
+
+    class Looking(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.convolution.default and len(args[0]) > 2:
+                seen.append(args[0].is_contiguous(memory_format=torch.channels_last) and not args[0].is_contiguous())
+            return func(*args, **(kwargs or {}))
+
+    with Looking():
+        operator = build(model, F.mse_loss, data)
+    vector = torch.randn(operator.size, generator=torch.Generator().manual_seed(0)).to(operator.dtype)
+    return operator @ vector, any(seen)
+
+
+def large(end=ENDS["flatten"]):
+    model, x, targets = problem(end, 40, 25)
+    model.head = nn.Linear(32, 3).double()
+    return model, (torch.cat([x] * 8), torch.cat([targets] * 8))
+
+
+@pytest.mark.parametrize("build", [hessian, ggn])
+@pytest.mark.parametrize("end", sorted(set(ENDS) - {"unseen view", "a view that is overwritten"}))
+def test_curvature_of_large_images_runs_with_channels_last_and_is_the_same(build, end):
+    model, data = large(ENDS[end])
+    found, fast = product(build, model, data)
+    assert fast
+    parameters = list(model.parameters())
+    if build is hessian:
+        plain = hessian_of(lambda: F.mse_loss(model(data[0]), data[1]), parameters)
+        vector = torch.randn(plain.size, generator=torch.Generator().manual_seed(0)).double()
+        assert relative(found, plain @ vector) < 1e-9
+    model.stem.register_forward_hook(lambda *_: None)
+    hooked, fast = product(build, model, data)
+    assert not fast
+    assert relative(found, hooked) < 1e-9
+
+
+def test_curvature_of_a_model_whose_outputs_change_with_the_layout_is_that_of_the_plain_one():
+    torch.manual_seed(0)
+    model = Blind().double()
+    data = torch.randn(600, 2, 6, 6, dtype=torch.float64), torch.randn(600, 2, dtype=torch.float64)
+    found, fast = product(hessian, model, data)
+    assert not fast
+    plain = hessian_of(lambda: F.mse_loss(model(data[0]), data[1]), list(model.parameters()))
+    vector = torch.randn(plain.size, generator=torch.Generator().manual_seed(0)).double()
+    assert relative(found, plain @ vector) < 1e-9
+
+
+def test_a_loss_of_images_gets_them_as_always():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 16, 3), nn.Tanh(), nn.Conv2d(16, 3, 3))
+    x = torch.randn(200, 2, 14, 14)
+
+    def loss(outputs, targets):
+        assert outputs.is_contiguous()
+        return (outputs.view(len(outputs), -1) - targets).square().mean()
+
+    operator = hessian(model, loss, (x, torch.zeros(200, 300)))
+    plain = hessian_of(lambda: model(x).square().mean(), list(model.parameters()))
+    vector = torch.randn(plain.size)
+    assert relative(operator @ vector, plain @ vector) < 1e-5
+
+
+def test_dropout_draws_the_mask_it_would_have_drawn():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Dropout(0.5), nn.Flatten(), nn.Linear(16 * 144, 3)
+    ).double()
+    x, y = torch.randn(200, 1, 14, 14, dtype=torch.float64), torch.randn(200, 3, dtype=torch.float64)
+    torch.manual_seed(5)
+    found, _ = product(hessian, model, (x, y))
+    torch.manual_seed(5)
+    plain = hessian_of(lambda: F.mse_loss(model(x), y), list(model.parameters()))
+    vector = torch.randn(plain.size, generator=torch.Generator().manual_seed(0)).double()
+    assert relative(found, plain @ vector) < 1e-9

@@ -1,3 +1,4 @@
+import contextlib
 import warnings
 
 import pytest
@@ -6,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from separatrix.operators import UnbatchedProductsWarning, hessian, hessian_of
+from separatrix.operators import StaleOperatorError, UnbatchedProductsWarning, _second_order, hessian, hessian_of
+from separatrix.operators._channels_last import ChannelsLast
 from separatrix.operators._second_order import is_lean, lean_second_derivatives
 from separatrix.operators.differentiation import nodes
 
@@ -128,3 +130,37 @@ def test_layer_blocks_are_the_diagonal_blocks():
         start = stop
     vector = torch.randn(operator.size, dtype=torch.float64)
     assert torch.allclose(operator @ vector, (whole * mask) @ vector, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda rectified: F.max_pool2d(rectified, 2),
+        lambda rectified: F.max_pool2d(rectified, 3, 2, 1) + rectified[..., ::2, ::2].square(),
+        lambda rectified: F.max_pool2d(rectified, 2) * F.max_pool2d(rectified, 2, ceil_mode=True),
+    ],
+    ids=["alone", "beside another use", "twice"],
+)
+@pytest.mark.parametrize("cached", [1, 400, 1 << 19])
+@pytest.mark.parametrize("layout", [contextlib.nullcontext, ChannelsLast])
+def test_pooling_after_relu(between, cached, layout, monkeypatch):
+    monkeypatch.setattr(_second_order, "_CACHED", cached)
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(1, 3, 3, padding=1).double(), nn.Conv2d(3, 2, 2).double()
+    model = nn.ModuleList([first, second])
+    x = torch.randn(6, 1, 8, 8, dtype=torch.float64)
+
+    def loss():
+        with layout():
+            return second(between(F.relu(first(x)))).tanh().sum()
+
+    operator = hessian_of(loss, list(model.parameters()))
+    operator.batched = layout is not ChannelsLast
+    identity = torch.eye(operator.size, dtype=torch.float64)
+    assert torch.allclose(operator @ identity, dense(model, loss()), rtol=1e-10, atol=1e-12)
+
+
+def test_pooling_of_what_was_changed_in_place_after_relu_is_refused_as_torch_does():
+    convolution, x = nn.Conv2d(1, 3, 3), torch.randn(6, 1, 8, 8)
+    with pytest.raises(StaleOperatorError, match="in place"):
+        hessian_of(lambda: F.max_pool2d(F.relu(convolution(x)).add_(1), 2).sum(), list(convolution.parameters()))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from separatrix.operators._watching import tensors_in
@@ -58,10 +58,7 @@ class ChannelsLast(TorchFunctionMode):
         keeping = func in _KEEPING and args and isinstance(args[0], Tensor)
         if not keeping and not (func in _ADDING and all(map(self._is_changed, args[:2]))):
             for leaf in tensors_in((args, kwargs)):
-                if self._is_changed(leaf):
-                    # the tensor itself, as others may hold it; what autograd has saved keeps its own memory
-                    leaf.data = leaf.detach().contiguous()
-                    del self.changed[id(leaf)]
+                self._change_back(leaf)
             return func(*args, **kwargs)
         image = args[0]
         changed = self._is_changed(image)
@@ -72,9 +69,26 @@ class ChannelsLast(TorchFunctionMode):
             self.changed[id(output)] = weakref.ref(output)
         return output
 
+    def settled(self, outputs: Any) -> Any:
+        """What a model returned, with its tensors as they would have been."""
+        for leaf in tensors_in(outputs):
+            self._change_back(leaf)
+        return outputs
+
+    def _change_back(self, tensor: Tensor) -> None:
+        if self._is_changed(tensor):
+            # the tensor itself, as others may hold it
+            tensor.data = tensor.detach().contiguous()
+            del self.changed[id(tensor)]
+
     def _is_changed(self, tensor: Any) -> bool:
         found = self.changed.get(id(tensor))
         return found is not None and found() is tensor
+
+
+def hooked(model: nn.Module) -> bool:
+    """Whether anyone outside the model gets its activations."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def _is_plain_image(image: Tensor) -> bool:

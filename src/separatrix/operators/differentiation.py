@@ -57,12 +57,15 @@ def nodes(tensor: Tensor) -> list[Any]:
     return list(found)
 
 
-def worth_batching(graph: Sequence[Any], device: torch.device) -> bool:
-    """Whether several vectors at a time are faster than one after another, decided by sizes, not by time."""
+def worth_batching(graph: Sequence[Any], device: torch.device, times: float = 1.0) -> bool:
+    """Whether several vectors at a time are faster than one after another, decided by sizes, not by time.
+
+    `times` as large as in the graph are the tensors meant.
+    """
     if device.type != "cpu":
         return True
     sizes = [math.prod(entry.shape) for node in graph for entry in node._input_metadata if hasattr(entry, "shape")]
-    return bool(sum(sizes) <= _BATCHED_ELEMENTS * max(len(sizes), 1))
+    return bool(times * sum(sizes) <= _BATCHED_ELEMENTS * max(len(sizes), 1))
 
 
 def gradient_graph(

@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_map
 
+from separatrix.operators._channels_last import ChannelsLast, hooked
+from separatrix.operators._watching import tensors_in
 from separatrix.operators.checks import check_parameters
-from separatrix.operators.differentiation import nodes
+from separatrix.operators.differentiation import nodes, worth_batching
 from separatrix.operators.errors import OperatorUsageError, ParameterError
 from separatrix.operators.products import CurvatureOperator, Term, kept
 
@@ -39,6 +42,34 @@ class Objective:
 
     def outputs(self, inputs: Any) -> Any:
         """The model's outputs, with buffers as they are now: what a forward does to them is dropped."""
+        if not self._suits_channels_last(inputs):
+            return self._forward(inputs)
+        with ChannelsLast() as mode:
+            return mode.settled(self._forward(inputs))
+
+    def _suits_channels_last(self, inputs: Any) -> bool:
+        """Whether channels last pays and changes nothing, tried on two examples in both layouts.
+
+        Not where hooks get activations, where several products go at a time (vmap knows one layout), or where anything
+        goes wrong.
+        """
+        if not any(parameter.ndim == 4 for parameter in self.parameters) or hooked(self.model):
+            return False
+        few = tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.ndim else leaf, inputs)
+        states = _current_states(self.parameters[0].device)
+        try:
+            with _random_states(states):
+                plain = list(tensors_in(self._forward(few)))
+            graph = [node for output in plain for node in nodes(output)]
+            if worth_batching(graph, self.parameters[0].device, _examples(inputs) / 2):
+                return False
+            with _random_states(states), ChannelsLast() as mode:
+                changed = list(tensors_in(mode.settled(self._forward(few))))
+        except Exception:  # a model may mind its layout, or so few examples, in any way
+            return False
+        return len(plain) == len(changed) and all(map(_alike, plain, changed))
+
+    def _forward(self, inputs: Any) -> Any:
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         if isinstance(inputs, Mapping):
             return functional_call(self.model, buffers, (), dict(inputs))
@@ -119,6 +150,11 @@ def objective(model: nn.Module, data: Data, parameters: Parameters) -> Objective
             " that can be iterated again"
         )
     return Objective(model, [data] if single else data, single, names, tensors, _current_states(tensors[0].device))
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    tolerance = torch.finfo(one.dtype).eps ** 0.5 if one.is_floating_point() else 0.0
+    return torch.allclose(one, other, rtol=0, atol=tolerance * float(one.detach().abs().max()))
 
 
 def _is_pair(data: Any) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.operators._blocks import MEMORY, Build, block_kernels, forward_size, layered, plan
-from separatrix.operators._channels_last import ChannelsLast
+from separatrix.operators._channels_last import ChannelsLast, hooked
 from separatrix.operators._contractions import group_sums, squared_norms
 from separatrix.operators._examples import StructureError, announce, examples_of, run, selected, undisturbed
 from separatrix.operators._layouts import Layout
@@ -222,7 +222,7 @@ def _watched(
         return trace(slice(0, min(n, PROBED)), fast)
 
     with undisturbed([model]):
-        fast = any(parameter.ndim == 4 for parameter in chosen) and not _hooked(model)
+        fast = any(parameter.ndim == 4 for parameter in chosen) and not hooked(model)
         try:
             probe = probed(fast)
         except Exception:  # a model may mind the layout in any way; what is wrong with it in every layout is raised
@@ -234,11 +234,6 @@ def _watched(
         forward = -(-n // -(-n // forward))  # as many forwards, of equal size
         yield _Problem(lambda part: trace(part, fast, probe.layouts), n, forward, chosen, layers)
     announce(reasons, layers, stacklevel=5)
-
-
-def _hooked(model: nn.Module) -> bool:
-    """Whether anyone outside the model gets its activations."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 @contextlib.contextmanager
