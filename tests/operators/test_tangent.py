@@ -132,8 +132,8 @@ def test_single_precision_stays_within_the_documented_figure(name):
 
 
 @pytest.mark.parametrize(("name", "n"), [("mlp", 150), ("cnn-batchnorm", 67), ("transformer", 66), ("positions", 67)])
-def test_many_examples_are_halved_without_a_trace(name, n, monkeypatch):
-    monkeypatch.setattr(_contractions, "_ROWS", 64)
+def test_products_of_many_examples_are_cut_up_without_a_trace(name, n, monkeypatch):
+    monkeypatch.setattr(_contractions, "_SYMMETRIC", 1)
     model, sample = build(name)
     x = sample(n)
     own = jacobian(model, x)

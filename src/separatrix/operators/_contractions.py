@@ -16,8 +16,8 @@ from separatrix.operators._terms import CACHED, Lookup, Outer, Plain, Terms, sli
 _LONG = 512
 """Columns from which a product takes longer than adding it to others, so that cutting them up costs nothing."""
 
-_ROWS = 256
-"""Rows up to which a symmetric product is not halved: the smaller products would be slower than half of it saves."""
+_SYMMETRIC = 1 << 18
+"""Entries of a matrix from which its product with itself is cut up: below, calls would cost more than they save."""
 
 Grams = dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]]
 """Products of factors that have been made: a layer's weight and bias share that of their output gradients."""
@@ -92,23 +92,15 @@ def _shared_gram(x: Tensor, y: Tensor, grams: Grams) -> Tensor:
 
 
 def _gram(x: Tensor, y: Tensor) -> Tensor:
-    if x is not y or len(x) <= _ROWS:
+    rows = max(32, min(128, len(x) // 4))
+    if x is not y or x.numel() < _SYMMETRIC or len(x) <= rows:
         return x @ y.mT
     result = x.new_empty(len(x), len(x))
-    _fill_symmetric(x, result)
+    for start in range(0, len(x), rows):
+        strip = slice(start, start + rows)
+        torch.mm(x[strip], x[start:].mT, out=result[strip, start:])
+        result[start + rows :, strip] = result[strip, start + rows :].mT
     return result
-
-
-def _fill_symmetric(x: Tensor, result: Tensor) -> None:
-    """Product of x with itself, halves by halves: the block below the diagonal is the mirrored one above."""
-    if len(x) <= _ROWS:
-        result.copy_(x @ x.mT)
-        return
-    half = len(x) // 2
-    upper = x[:half] @ x[half:].mT
-    result[:half, half:], result[half:, :half] = upper, upper.mT
-    _fill_symmetric(x[:half], result[:half, :half])
-    _fill_symmetric(x[half:], result[half:, half:])
 
 
 def _few_positions(terms: Outer) -> bool:
