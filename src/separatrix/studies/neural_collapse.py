@@ -248,7 +248,11 @@ def _vanished(state: _State, rare: torch.Tensor) -> float:
 
 
 def _net(width: int, generator: torch.Generator) -> list[float]:
-    """Spread of the last features of a ReLU net that learns digits with squared loss and decay, at `_CHECKS` steps."""
+    """Spread of the last features of a ReLU net that learns digits with squared loss and decay, at `_CHECKS` steps.
+
+    It is told over the distances of class means from their own mean: what all features of a ReLU net share is most of
+    them at first, and a ratio to the means themselves once rose, from 0.100 to 0.133 between steps 10 and 100.
+    """
     from sklearn.datasets import load_digits
 
     data = load_digits()
@@ -264,7 +268,9 @@ def _net(width: int, generator: torch.Generator) -> list[float]:
     for step in range(_CHECKS[-1] + 1):
         features = functional.relu(functional.relu(inputs @ weights[0].T) @ weights[1].T)
         if step in _CHECKS:
-            found.append(_spread(features.detach(), labels))
+            classes = class_means(features.detach(), labels)
+            between = classes.centred[classes.members].square().sum(1).mean()
+            found.append(float(classes.residuals.square().sum(1).mean() / between))
         optimizer.zero_grad()
         squared_loss(features @ weights[2].T, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -401,7 +407,7 @@ study = Study(
             "net_collapses",
             "monotone",
             "decreasing",
-            "The same ratio for a ReLU net that learns digits, at steps 10, 100 and 1000.",
+            "Spread in classes over that of class means, ReLU net that learns digits, steps 10, 100, 1000.",
         ),
     ),
     controls=(
