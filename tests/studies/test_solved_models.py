@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from separatrix.studies import gradient_snr, initial_rank, loss_curvature, neural_collapse
+from separatrix.studies import _collapse_lengths, gradient_snr, initial_rank, loss_curvature
 
 DOUBLE = torch.float64
 
@@ -40,8 +40,8 @@ def test_costs_under_cross_entropy_are_those_of_nets(layers: int) -> None:
     pairs = torch.block_diag(block, block, block)
     lengths = torch.linspace(0.5, 25.0, 491, dtype=DOUBLE)
     for frame, expected in (
-        (simplex, neural_collapse.simplex_cost(decay, classes, layers)),
-        (pairs, neural_collapse.pairs_cost(decay, classes, layers)),
+        (simplex, _collapse_lengths.simplex_cost(decay, classes, layers)),
+        (pairs, _collapse_lengths.pairs_cost(decay, classes, layers)),
     ):
         costs = [_cost(*_balanced(float(length) * frame, layers), decay) for length in lengths]
         assert min(costs) == pytest.approx(expected, rel=1e-4)
@@ -50,9 +50,9 @@ def test_costs_under_cross_entropy_are_those_of_nets(layers: int) -> None:
 def test_lengths_of_classes_solve_their_equation_and_vanish_past_the_threshold() -> None:
     for layers in (1, 2, 4):
         for share in (0.02, 0.3):
-            edge = neural_collapse.vanishing_decay(share, layers)
-            assert neural_collapse.squared_length(1.001 * edge, share, layers) == 0.0
-            length = torch.tensor(neural_collapse.squared_length(0.9 * edge, share, layers), dtype=DOUBLE)
+            edge = _collapse_lengths.vanishing_decay(share, layers)
+            assert _collapse_lengths.squared_length(1.001 * edge, share, layers) == 0.0
+            length = torch.tensor(_collapse_lengths.squared_length(0.9 * edge, share, layers), dtype=DOUBLE)
             length.requires_grad_()
             cost = share * (1 - length).square() / 2
             cost = cost + (layers + 1) / 2 * 0.9 * edge * (share * length.square()) ** (1 / (layers + 1))
