@@ -109,6 +109,14 @@ class TestLearningRateTooHigh:
             "lr-too-high", tmp_path / "b", {"loss": calm, "learning_rate": [0.3]}, steps_of(0.05)
         ).findings
 
+    def test_curvature_of_a_net_that_has_blown_up_tells_nothing_of_the_rate_to_take(self, tmp_path: Path) -> None:
+        loss = [2.0, 2.1, 9.0, 300.0, 1e9, *[float("nan")] * 60]
+        for ratios, expected in (([3.0, 4.0, *[1e12] * 6], 0.3 / 3.5 / 2), ([*[float("nan")] * 2, *[1e12] * 6], 0.15)):
+            scalars = {"loss": loss, "learning_rate": [0.3], "stability_ratio": ratios}
+            found = only(judged("lr-too-high", tmp_path / f"{expected:.2g}", scalars, steps_of(0.01)))
+            assert found.evidence["how"] == "overshoot"
+            assert found.evidence["suggested"] == pytest.approx(expected, rel=0.01)
+
     def test_what_is_left_is_measured_from_the_first_loss_and_not_from_the_overshoot(self, tmp_path: Path) -> None:
         level = np.concatenate([[4.4], np.full(12, 6.5), np.full(STEPS - 13, 3.4)])
         scalars = {"loss": noisy(level), "learning_rate": [0.4], "batch_size": [16.0]}

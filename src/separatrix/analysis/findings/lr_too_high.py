@@ -97,6 +97,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     if (size < limit and curved < unstable) or (loss is not None and curved < _EDGE and _climbs(loss)):
         return []
     peak = typical(rate)
+    calm = min(curved, _edge_before(run, step)) if how == "overshoot" else curved
     facts = [f"a step replaces {number(size)} of the weights"] if size >= limit else []
     facts += [f"learning rate times curvature is {number(curved)} of what is stable"] if curved >= unstable else []
     return [
@@ -106,7 +107,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             confidence=0.9 if size >= 2 * limit or curved >= 2 * unstable else 0.75,
             step=int(rate.steps[0]),
             summary=f"The learning rate {number(peak)} is too high: {said}, and {' and '.join(facts)}.",
-            remedy=_remedy(peak, size, curved),
+            remedy=_remedy(peak, size, calm),
             evidence={
                 "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
                 "labels": [],
@@ -116,7 +117,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "loss_left": None if loss is None else loss.left,
                 "seen_at": step,
                 "learning_rate": peak,
-                "suggested": _wanted(peak, size, curved),
+                "suggested": _wanted(peak, size, calm),
             },
             source=rule.source,
         )
@@ -126,6 +127,16 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
 def _edge(run: Run) -> float | None:
     values = np.concatenate([t.finite().values for t in tracks(run, "stability_ratio")] or [np.empty(0)])
     return float(np.median(values[: max(1, (len(values) + 1) // 2)])) if values.size else None
+
+
+def _edge_before(run: Run, step: int) -> float:
+    """Median of the measurements before a step; 0, which bounds no rate, where there is none.
+
+    A loss that blows up takes curvature with it, to values that tell nothing of the rate at which it would not have.
+    """
+    found = [t.finite() for t in tracks(run, "stability_ratio")]
+    values = np.concatenate([t.values[t.steps < step] for t in found] or [np.empty(0)])
+    return float(np.median(values)) if values.size else 0.0
 
 
 def _blown_up(run: Run) -> tuple[str, int, str] | None:
