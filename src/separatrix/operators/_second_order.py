@@ -25,7 +25,7 @@ Geometry = tuple[list[int], list[int], list[int], int]
 Window = tuple[list[int], list[int], list[int], list[int], bool]
 """Kernel, stride, padding, dilation and ceiling mode of a pooling."""
 
-_CACHED = 1 << 19
+_CACHED = 1 << 20
 """Entries of a convolution's output that are computed at a time where pooling follows."""
 
 
@@ -324,8 +324,10 @@ def _gradients_of(
     """For one gradient of the output and each (input, weight, wanted): gradients of input, weight and bias."""
     stride, padding, dilation, groups = geometry
     parts: list[list[tuple[Tensor | None, ...]]] = [[] for _ in asked]
-    for part in _parts(selection) if any(asked) else []:
-        slope = gradient if selection is None else _spread(gradient[part], selection, part)
+    sliced = _parts(selection) if any(asked) else []
+    like = None if selection is None or not sliced else _like(selection, len(selection.places[sliced[0]]))
+    for part in sliced:
+        slope = gradient if selection is None or like is None else _spread(gradient[part], selection, part, like)
         for found, each in zip(parts, asked, strict=True):
             if each is not None:
                 input, weight, wanted = each
@@ -366,16 +368,20 @@ def _parts(selection: _Selection | None) -> list[slice]:
     return [slice(start, start + step) for start in range(0, n, step)]
 
 
-def _spread(gradient: Tensor, selection: _Selection, part: slice) -> Tensor:
+def _spread(gradient: Tensor, selection: _Selection, part: slice, like: Tensor) -> Tensor:
     """The gradient of some examples at the places that pooling took, where ReLU let them through; else zeros."""
-    places, entries, window, shape = selection
-    places, entries = places[part], entries[part]
-    plain = places.is_contiguous()
-    memory = torch.contiguous_format if plain else torch.channels_last
-    like = torch.empty(len(places), *shape[1:], dtype=entries.dtype, memory_format=memory)
-    gradient = _aten.threshold_backward(gradient if plain else gradient.contiguous(memory_format=memory), entries, 0)
-    spread: Tensor = _aten.max_pool2d_with_indices_backward(gradient, like, *window, places)
+    places, entries = selection.places[part], selection.entries[part]
+    if not places.is_contiguous():
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+    gradient = _aten.threshold_backward(gradient, entries, 0)
+    spread: Tensor = _aten.max_pool2d_with_indices_backward(gradient, like[: len(places)], *selection.window, places)
     return spread
+
+
+def _like(selection: _Selection, examples: int) -> Tensor:
+    """Images of the shape and layout of the convolution's output, whose entries nobody reads."""
+    memory = torch.contiguous_format if selection.places.is_contiguous() else torch.channels_last
+    return torch.empty(examples, *selection.shape[1:], dtype=selection.entries.dtype, memory_format=memory)
 
 
 def _taken(images: Tensor, selection: _Selection, part: slice) -> Tensor:
