@@ -116,6 +116,9 @@ class TestLearningRateTooHigh:
             found = only(judged("lr-too-high", tmp_path / f"{expected:.2g}", scalars, steps_of(0.01)))
             assert found.evidence["how"] == "overshoot"
             assert found.evidence["suggested"] == pytest.approx(expected, rel=0.01)
+            assert found.evidence["stability_ratio"] == (3.5 if ratios[0] == 3.0 else None)
+        found = only(judged("lr-too-high", tmp_path / "calm", scalars, steps_of(1e-3)))
+        assert found.evidence["suggested"] == pytest.approx(0.03) and "a tenth is the first to try" in found.remedy
 
     def test_what_is_left_is_measured_from_the_first_loss_and_not_from_the_overshoot(self, tmp_path: Path) -> None:
         level = np.concatenate([[4.4], np.full(12, 6.5), np.full(STEPS - 13, 3.4)])

@@ -77,9 +77,9 @@ class ChannelsLast(TorchFunctionMode):
 
     def _change_back(self, tensor: Tensor) -> None:
         if self._is_changed(tensor):
+            del self.changed[id(tensor)]  # first: the mode may see the next line
             # the tensor itself, as others may hold it
             tensor.data = tensor.detach().contiguous()
-            del self.changed[id(tensor)]
 
     def _is_changed(self, tensor: Any) -> bool:
         found = self.changed.get(id(tensor))

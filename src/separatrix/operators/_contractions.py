@@ -92,6 +92,7 @@ def _shared_gram(x: Tensor, y: Tensor, grams: Grams) -> Tensor:
 
 
 def _gram(x: Tensor, y: Tensor) -> Tensor:
+    """Products of rows; of a matrix with itself by strips, the part below the diagonal mirrored from the one above."""
     rows = max(32, min(128, len(x) // 4))
     if x is not y or x.numel() < _SYMMETRIC or len(x) <= rows:
         return x @ y.mT

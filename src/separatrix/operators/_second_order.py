@@ -4,7 +4,7 @@ torch takes the weight gradient of a convolution's second derivative by a convol
 the gradient of an input whether it is wanted or not; for ReLU and pooling it makes tensors of zeros and adds them. The
 functions here compute the same from the kernels of the first derivative and leave zeros out. A convolution, ReLU and
 max pooling in a row are one function, and its images go through the processor's cache a few examples at a time: what
-pooling drops is never in memory (measured on a small convolutional net: a Hessian product in half the time).
+pooling drops is never in memory (measured on a small convolutional net: a Hessian product in 0.4 to 0.65 of the time).
 """
 
 from __future__ import annotations

@@ -39,10 +39,15 @@ class Objective:
     names: tuple[str, ...]
     parameters: tuple[Tensor, ...]
     states: tuple[Any, ...]
+    suited: dict[tuple[torch.Size, ...], bool] = dataclasses.field(default_factory=dict, repr=False)
+    """By the shapes of inputs, whether channels last suits the model."""
 
     def outputs(self, inputs: Any) -> Any:
         """The model's outputs, with buffers as they are now: what a forward does to them is dropped."""
-        if not self._suits_channels_last(inputs):
+        shapes = tuple(leaf.shape for leaf in tensors_in(inputs))
+        if shapes not in self.suited:
+            self.suited[shapes] = self._suits_channels_last(inputs)
+        if not self.suited[shapes] or hooked(self.model):
             return self._forward(inputs)
         with ChannelsLast() as mode:
             return mode.settled(self._forward(inputs))
@@ -50,10 +55,9 @@ class Objective:
     def _suits_channels_last(self, inputs: Any) -> bool:
         """Whether channels last pays and changes nothing, tried on two examples in both layouts.
 
-        Not where hooks get activations, where several products go at a time (vmap knows one layout), or where anything
-        goes wrong.
+        Not where several products go at a time (vmap knows one layout), or where anything goes wrong.
         """
-        if not any(parameter.ndim == 4 for parameter in self.parameters) or hooked(self.model):
+        if not any(parameter.ndim == 4 for parameter in self.parameters):
             return False
         few = tree_map(lambda leaf: leaf[:2] if isinstance(leaf, Tensor) and leaf.ndim else leaf, inputs)
         states = _current_states(self.parameters[0].device)

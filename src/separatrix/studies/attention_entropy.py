@@ -203,7 +203,7 @@ study = Study(
             "high learning rate of Adam, times the width",
             0.9,
             1.1,
-            reason="below, collapse takes more steps; above, reparametrised nets do not learn either",
+            reason="below, collapse takes more steps; above, some reparametrised nets lose their entropy too",
         ),
         Setting(
             "descent_rate",

@@ -113,7 +113,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "labels": [],
                 "how": how,
                 "update_ratio": ratio,
-                "stability_ratio": edge,
+                "stability_ratio": calm or None,
                 "loss_left": None if loss is None else loss.left,
                 "seen_at": step,
                 "learning_rate": peak,
@@ -209,11 +209,12 @@ def _wanted(peak: float, size: float, curved: float) -> float:
 
 def _remedy(peak: float, size: float, curved: float) -> str:
     wanted = _wanted(peak, size, curved)
-    why = (
-        f"the curvature at the first measurements puts the stable rate below {number(peak / curved)}"
-        if curved > 1
-        else f"a step then moves the weights by about {number(_USUAL)} of their size"
-    )
+    if curved > 1:
+        why = f"the curvature at the first measurements puts the stable rate below {number(peak / curved)}"
+    elif size > _USUAL:
+        why = f"a step then moves the weights by about {number(_USUAL)} of their size"
+    else:
+        why = "a tenth is the first to try where nothing measured before the loss rose tells more"
     return (
         f"Lower the learning rate from {number(peak)} to about {number(wanted)}: {why}. A warm-up helps at the start."
     )
