@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from separatrix.steer.schedules import linear, wsd
 from separatrix.studies._character_transformer import FusedCharacterTransformer
-from separatrix.studies._scheduled import Problem, Sweep, characters, gradient_norms, mean_loss, sweep
+from separatrix.studies._scheduled import Problem, Sweep, characters, gradient_norms, mean_loss, places, sweep
 
 STEPS = 6
 FACTORS = {"linear": linear(STEPS).values(), "wsd": wsd(STEPS, warmup=1).values()}
@@ -64,8 +64,23 @@ def test_the_best_rate_is_that_of_a_parabola() -> None:
     found = Sweep(("a",), rates, np.array([0]), losses.reshape(1, 1, 5, 1))
     assert found.best_rate("a") == pytest.approx(0.07)
     assert found.tuned[0] == losses.min()
+    assert found.tuned_seeds.tolist() == [[losses.min()]]
     beside = np.array([3.0, 1.0, np.inf, np.inf, np.inf]).reshape(1, 1, 5, 1)
     assert Sweep(("a",), rates, np.array([0]), beside).best_rate("a") == rates[1]
+
+
+def test_places_count_only_what_seeds_tell_apart() -> None:
+    scatter = np.array([-0.01, 0.0, 0.01])  # Welch of two such: t = gap / 0.00816, 4 degrees of freedom, 2.776 at 5 %
+    assert places(np.array([1.0, 1.022, 1.044])[:, None] + scatter).tolist() == [1.0, 1.0, 2.0]
+    assert places(np.array([1.024, 1.0, 1.024])[:, None] + scatter).tolist() == [2.0, 1.0, 2.0]
+    diverged = np.array([[1.0, 1.1, 1.2], [np.inf, np.inf, np.inf]])
+    assert places(diverged).tolist() == [1.0, 2.0]
+
+
+def test_a_sweep_keeps_the_seeds_of_the_best_rate() -> None:
+    losses = np.random.default_rng(0).random((2, 3, 4, 5))
+    found = Sweep(("a", "b", "c"), np.ones(4), np.array([0, 1]), losses)
+    assert (found.tuned_seeds.mean(1) == found.tuned).all()
 
 
 def test_the_character_model_sees_no_character_to_come() -> None:

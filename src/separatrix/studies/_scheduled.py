@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.stats import ttest_ind
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -45,6 +46,11 @@ class Sweep:
         return np.asarray(self.losses[-1].mean(2).min(1))
 
     @property
+    def tuned_seeds(self) -> Float[np.ndarray, "schedules seeds"]:
+        """Last losses of each schedule at that rate."""
+        return np.asarray(self.losses[-1, np.arange(len(self.names)), self.best])
+
+    @property
     def best(self) -> Int[np.ndarray, " schedules"]:
         """Index of that rate, for each schedule."""
         return np.asarray(self.losses[-1].mean(2).argmin(1))
@@ -62,6 +68,19 @@ class Sweep:
         shift = 0.5 * (left - right) / (left - 2 * middle + right)
         spacing = math.log(self.rates[at + 1] / self.rates[at - 1]) / 2
         return float(self.rates[at] * math.exp(shift * spacing))
+
+
+def places(losses: Float[np.ndarray, "schedules seeds"], significance: float = 0.05) -> Float[np.ndarray, " schedules"]:
+    """One more than the number of schedules whose losses are lower by more than seeds tell apart.
+
+    Schedules are told apart two by two with Welch's t-test, so that one may be level with two that are not level. One
+    that diverged is behind all that did not.
+    """
+    diverged = ~np.isfinite(losses).all(1)
+    finite = np.where(diverged[:, None], np.arange(losses.shape[1]), losses)
+    lower = ttest_ind(finite[:, None], finite[None], axis=2, equal_var=False, alternative="greater").pvalue
+    behind = np.where(diverged[:, None] | diverged, diverged[:, None] & ~diverged, lower < significance / 2)
+    return np.asarray(1.0 + behind.sum(1))
 
 
 def sweep(
