@@ -9,14 +9,13 @@ import json
 import os
 import threading
 import time
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from separatrix.runs import schema, thinning
+from separatrix.runs import forking, schema, thinning
 from separatrix.runs.database import Batch, Database, Point, Statement, StorageLostError, Vector
 from separatrix.runs.errors import RecordingError, RunExistsError, RunLockedError, RunUnreadableError
 from separatrix.runs.labels import Labels
@@ -28,7 +27,6 @@ DATABASE_NAME = "run.sqlite"
 LOCK_NAME = "run.lock"
 DEFAULT_MAX_BYTES = 1_000_000_000
 _FLUSH_SECONDS = 0.5
-_FORK_PATIENCE = 1.0
 _FORKED = "forked"
 
 
@@ -87,8 +85,9 @@ class RunWriter:
         self._declaring = threading.Lock()
         self._gap_unsaid = self._database.previous_last_step is not None
         self._wake = threading.Event()
-        self._flushing = threading.RLock()
-        _writers.add(self)
+        self.storing = threading.RLock()
+        """Held while a batch is stored; who forks holds it, so that no child inherits a mutex of the database."""
+        forking.guard(self)
         self._thread = threading.Thread(target=self._work, name="separatrix-writer", daemon=True)
         # While the interpreter ends no thread can be started; close() then stores everything itself.
         with contextlib.suppress(RuntimeError):
@@ -198,7 +197,7 @@ class RunWriter:
         """Store what was handed over so far; returns when it is on its way to the disk."""
         if self.failure == _FORKED:
             return
-        with self._flushing:
+        with self.storing:
             self._store()
 
     def close(self, status: Status = Status.FINISHED, traceback: str | None = None) -> None:
@@ -209,14 +208,14 @@ class RunWriter:
         self._wake.set()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
-        with self._flushing:
+        with self.storing:
             self._store(last=True)
             lost = None
             if self.failure is not None:
                 lost = self._event("recording-ended", self.failure, self._database.last_step, "error", None)
             self._database.finish(status, None if traceback is None else self._text(traceback), lost)
             self._forget()
-        _writers.discard(self)
+        forking.forget(self)
         self._lock.release()
 
     def abandon(self) -> None:
@@ -389,30 +388,3 @@ class RunWriter:
                 step=self._database.last_step,
                 data={"max_bytes": self._max_bytes, "removed": removed},
             )
-
-
-_writers: weakref.WeakSet[RunWriter] = weakref.WeakSet()
-_held_for_fork: list[RunWriter] = []
-
-
-def _before_fork() -> None:
-    # No mutex of sqlite is held in the child if no writer stores at the moment of the fork.
-    for writer in list(_writers):
-        if writer._flushing.acquire(timeout=_FORK_PATIENCE):
-            _held_for_fork.append(writer)
-
-
-def _after_fork_in_parent() -> None:
-    while _held_for_fork:
-        _held_for_fork.pop()._flushing.release()
-
-
-def _after_fork_in_child() -> None:
-    _held_for_fork.clear()
-    for writer in list(_writers):
-        writer.abandon()
-    _writers.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
