@@ -11,7 +11,15 @@ from torch.nn import functional
 
 from separatrix.steer import parametrize
 from separatrix.studies._embedding_limit import character_pairs, kernel_losses, limit_losses
-from separatrix.studies._scaling import CharTransformer, Scaling, digit_batches, losses_by_rate, mlp, text_batches
+from separatrix.studies._scaling import (
+    CharTransformer,
+    Scaling,
+    digit_batches,
+    losses_by_rate,
+    losses_by_start,
+    mlp,
+    text_batches,
+)
 
 RATES = (0.001, 0.01)
 
@@ -46,6 +54,14 @@ def test_nets_side_by_side_train_like_each_alone(build, draw) -> None:  # type: 
             optimizer.step()
             losses.append(float(loss.detach()))
         assert float(found[index]) == pytest.approx(np.mean(losses[-2:]), rel=2e-4)
+
+
+def test_starts_side_by_side_train_like_each_alone() -> None:
+    scaling, draw = Scaling(mlp, "maximal-update", 16), digit_batches(0, 16)
+    together = losses_by_start(scaling, 32, 0.01, (3, 4), draw, 8)
+    alone = [float(losses_by_rate(scaling, 32, (0.01,), seed, draw, 8)[0]) for seed in (3, 4)]
+    assert together.tolist() == pytest.approx(alone, rel=1e-5)
+    assert alone[0] != pytest.approx(alone[1], rel=1e-3)
 
 
 SHARES = [1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]

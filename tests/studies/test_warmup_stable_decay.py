@@ -10,7 +10,8 @@ import torch
 
 from separatrix.steer.schedules import constant, cosine, wsd
 from separatrix.studies._character_copies import CharacterCopies, State, Text, begin, train
-from separatrix.studies.warmup_stable_decay import _Bench, _path, _trained
+from separatrix.studies._trunk_and_branches import Bench, trained
+from separatrix.studies.warmup_stable_decay import _path
 from separatrix.tasks import SourceText
 
 UNIT, RUNS, RATES, ENDS = 2, 2, (0.01, 0.03), (20, 40)
@@ -19,7 +20,7 @@ TEXT = Text(length=16, batch=2, seed=3, held_out=8)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Exact(_Bench):
+class _Exact(Bench):
     """In double precision: at such rates differences of rounding grow by a factor 10^4 within some dozen steps."""
 
     def begin(self, seed: int) -> State:
@@ -36,7 +37,7 @@ def _alone(factors: np.ndarray, run: int, rate: float) -> float:
 
 
 def test_branches_and_cosines_are_trainings_under_whole_schedules() -> None:
-    found, state = _trained(_Exact(MODEL, TEXT, RATES, RUNS, UNIT), 3, ENDS, ("tenth", "fifth"))
+    found, state = trained(_Exact(MODEL, TEXT, RATES, RUNS, UNIT), 3, ENDS, ("tenth", "fifth"))
     warmup, shared = 3 * UNIT, 8 * UNIT
     for run in range(RUNS):
         for at, rate in enumerate(RATES):
@@ -57,7 +58,7 @@ def test_branches_and_cosines_are_trainings_under_whole_schedules() -> None:
 
 
 def test_a_path_has_gradients_and_curvatures_of_the_loss_on_fixed_text() -> None:
-    bench = _Bench(MODEL, TEXT, RATES[:1], 1, UNIT)
+    bench = Bench(MODEL, TEXT, RATES[:1], 1, UNIT)
     start, _ = bench.train(bench.begin(3), np.ones((20, 1)), 10**9)
     found = _path(bench, start, np.ones(8))
     windows = SourceText(length=16).windows(128, torch.Generator().manual_seed(0))

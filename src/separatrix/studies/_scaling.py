@@ -129,10 +129,23 @@ def losses_by_rate(
 
     Rates warm up over a tenth of the steps and then fall linearly to zero. All nets see the same batches.
     """
-    model, factors, epsilons = scaling.tensors(width, seed)
-    values = {
-        name: tensor.detach().expand(len(rates), *tensor.shape).clone() for name, tensor in model.named_parameters()
-    }
+    return _losses(scaling, width, rates, [seed] * len(rates), draw, steps, last)
+
+
+def losses_by_start(
+    scaling: Scaling, width: int, rate: float, seeds: Sequence[int], draw: Draw, steps: int, *, last: float = 0.25
+) -> Tensor:
+    """Losses (seeds,) of nets that Adam trains at one rate, from the start of each seed; else as `losses_by_rate`."""
+    return _losses(scaling, width, [rate] * len(seeds), seeds, draw, steps, last)
+
+
+def _losses(
+    scaling: Scaling, width: int, rates: Sequence[float], seeds: Sequence[int], draw: Draw, steps: int, last: float
+) -> Tensor:
+    made = {seed: scaling.tensors(width, seed) for seed in seeds}
+    model, factors, epsilons = made[seeds[0]]
+    starts = {seed: dict(net.named_parameters()) for seed, (net, _, _) in made.items()}
+    values = {name: torch.stack([starts[seed][name].detach() for seed in seeds]) for name in factors}
     mean, square = ({name: torch.zeros_like(tensor) for name, tensor in values.items()} for _ in range(2))
 
     def loss(tensors: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -85,3 +86,27 @@ def descend_two(
             push = seen.push(left @ right.mT)
             left, right = left + rate * push @ right, right + rate * push.mT @ left
     return left, right
+
+
+def hessian(seen: Measurements, left: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
+    """Of the loss of `descend_one` or `descend_two` at factors of M itself, over all entries of the factors."""
+
+    def units(factor: torch.Tensor) -> torch.Tensor:
+        return torch.eye(factor.numel(), dtype=factor.dtype).view(-1, *factor.shape)
+
+    if right is None:
+        moved = units(left) @ left.mT
+        rows = seen.vector(moved + moved.mT) / math.sqrt(2)
+    else:
+        rows = seen.vector(torch.cat([units(left) @ right.mT, left @ units(right).mT]))
+    return rows @ seen.gram @ rows.mT
+
+
+def slowest(seen: Measurements, rank: int, left: torch.Tensor, right: torch.Tensor | None) -> float:
+    """Smallest eigenvalue of the Hessian at factors of M that is not 0 by symmetry; `left` has full column rank."""
+    rows, columns = left.shape
+    if right is None:
+        curved = rows * columns - columns * (columns - 1) // 2
+    else:
+        curved = len(right) * columns + (rows - columns) * rank
+    return float(torch.linalg.eigvalsh(hessian(seen, left, right))[-curved])

@@ -22,7 +22,7 @@ import math
 import numpy as np
 import torch
 
-from separatrix.studies._sensing import Measurements, descend_one, descend_two, measured
+from separatrix.studies._sensing import Measurements, descend_one, descend_two, measured, slowest
 from separatrix.studies.study import (
     Control,
     Outcome,
@@ -52,30 +52,6 @@ _LARGEST_ORDER = 100.0
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 """F (..., n, k) and G (..., m, k)."""
-
-
-def hessian(seen: Measurements, left: torch.Tensor, right: torch.Tensor | None) -> torch.Tensor:
-    """Of the loss of `descend_one` or `descend_two` at factors of M itself, over all entries of the factors."""
-
-    def units(factor: torch.Tensor) -> torch.Tensor:
-        return torch.eye(factor.numel(), dtype=factor.dtype).view(-1, *factor.shape)
-
-    if right is None:
-        moved = units(left) @ left.mT
-        rows = seen.vector(moved + moved.mT) / math.sqrt(2)
-    else:
-        rows = seen.vector(torch.cat([units(left) @ right.mT, left @ units(right).mT]))
-    return rows @ seen.gram @ rows.mT
-
-
-def slowest(seen: Measurements, rank: int, left: torch.Tensor, right: torch.Tensor | None) -> float:
-    """Smallest eigenvalue of the Hessian at factors of M that is not 0 by symmetry; `left` has full column rank."""
-    rows, columns = left.shape
-    if right is None:
-        curved = rows * columns - columns * (columns - 1) // 2
-    else:
-        curved = len(right) * columns + (rows - columns) * rank
-    return float(torch.linalg.eigvalsh(hessian(seen, left, right))[-curved])
 
 
 def _fall(rate: float, curvature: float) -> float:

@@ -29,7 +29,7 @@ to parameters belongs to its models and is not looked for.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -38,18 +38,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from separatrix.analysis.forecasting import Training, fit_scaling
-from separatrix.steer.schedules import cosine
-from separatrix.studies._character_copies import CharacterCopies, State, Text, begin, train
+from separatrix.studies._character_copies import CharacterCopies, State, Text
+from separatrix.studies._trunk_and_branches import NEVER, SHARES, UNITS, Bench, Losses, trained
 from separatrix.studies.study import Control, Outcome, Paper, Plan, Progress, Setting, Settings, Statement, Study
 from separatrix.tasks import SourceText
 
 _LENGTH = 16
-_UNITS = 120
-"""Parts of the trunk; all lengths below are in such parts."""
 _ENDS = (40, 80, 120)
-_WARMUP, _SHARED = 3, 8
-_SHARES = {"fortieth": 40, "tenth": 10, "fifth": 5}
-_AROUND = range(-2, 3)
 _RATES = (0.25, 0.5, 1.0)
 _BASE = 16
 """The width to which the setting of the rate belongs."""
@@ -57,127 +52,6 @@ _SLOW = 1 / 16
 _HELD_OUT, _PROBED = 128, 128
 _CHECKPOINTS = 4
 _SHIFT = 1e-4
-_NEVER = 10**9
-
-
-@dataclasses.dataclass(frozen=True)
-class _Bench:
-    """Copies of one size in training: `runs` starts, each at every one of the peak `rates`."""
-
-    model: CharacterCopies
-    text: Text
-    rates: tuple[float, ...]
-    runs: int
-    unit: int
-
-    @property
-    def peaks(self) -> Float[Tensor, " copies"]:
-        return torch.tensor(self.rates).repeat(self.runs)
-
-    def begin(self, seed: int) -> State:
-        """All rates of a run start alike."""
-        start = begin(self.model, self.runs, torch.Generator().manual_seed(seed))
-        return start.copies([run for run in range(self.runs) for _ in self.rates])
-
-    def train(self, state: State, factors: Float[np.ndarray, "steps schedules"], every: int) -> tuple[State, Tensor]:
-        """Every schedule on all copies, in this order; the state, and losses (times, schedules * copies)."""
-        table = torch.from_numpy(factors).float()[:, :, None] * self.peaks
-        streams = [run for _ in range(factors.shape[1]) for run in range(self.runs) for _ in self.rates]
-        return train(self.model, state, table.flatten(1), self.text, streams, every=every)
-
-    def shaped(self, losses: Tensor) -> Float[np.ndarray, "... runs rates"]:
-        return losses.double().view(*losses.shape[:-1], self.runs, len(self.rates)).numpy()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Losses:
-    """Validation losses (ends, runs, rates), except `cosines` (ends, ends, runs, rates): of a cosine, read at an end.
-
-    `before` and `trunk` are of the trunk a tenth before an end and at it, means over five validations around these
-    points, for a single one at a high rate is noisy. `branches` are by the share of the steps that the decay takes.
-    """
-
-    before: Float[np.ndarray, "ends runs rates"]
-    trunk: Float[np.ndarray, "ends runs rates"]
-    branches: Mapping[str, Float[np.ndarray, "ends runs rates"]]
-    cosines: Float[np.ndarray, "ends ends runs rates"]
-
-    def trunk_share(self, rate: int) -> float:
-        """What the trunk gains in the last tenths over what the decays gain in them, means over ends and runs."""
-        kept, fallen = self.before - self.trunk, self.before - self.branches["tenth"]
-        return float(kept[:, :, rate].mean() / fallen[:, :, rate].mean())
-
-    def over_cosine(self, losses: Float[np.ndarray, "ends runs rates"], rate: int) -> float:
-        """Losses over those of the cosines that end there, mean over the ends."""
-        return float((losses[:, :, rate].mean(1) / self.own_cosines[:, :, rate].mean(1)).mean())
-
-    @property
-    def own_cosines(self) -> Float[np.ndarray, "ends runs rates"]:
-        """Each cosine read where it ends."""
-        return np.stack([self.cosines[end, end] for end in range(len(self.cosines))])
-
-    def gain(self, share: str, rate: int) -> float:
-        """What decays of that share gain over the trunk at the same step, mean over ends and runs."""
-        return float((self.trunk - self.branches[share])[:, :, rate].mean())
-
-
-def _trained(bench: _Bench, seed: int, ends: Sequence[int], shares: Sequence[str]) -> tuple[_Losses, State]:
-    """Trunk, branches and cosines; and the trunk's state a tenth before the last end."""
-    unit = bench.unit
-    warm = np.minimum(1.0, np.arange(1, _SHARED * unit + 1) / (_WARMUP * unit + 1))
-    shared, _ = bench.train(bench.begin(seed), warm[:, None], _NEVER)
-    leaving = {(share, end): end - end // _SHARES[share] for share in shares for end in ends}
-    looked = {at + shift for end in ends for at in (leaving["tenth", end], end) for shift in _AROUND}
-    states, trunk = _trunk(bench, shared, looked | set(leaving.values()), looked)
-
-    def around(at: int) -> Float[np.ndarray, "runs rates"]:
-        return np.asarray(np.mean([trunk[at + shift] for shift in _AROUND], axis=0))
-
-    branches = {
-        share: np.stack([_decayed(bench, states[leaving[share, end]], end) for end in ends]) for share in shares
-    }
-    found = _Losses(
-        before=np.stack([around(leaving["tenth", end]) for end in ends]),
-        trunk=np.stack([around(end) for end in ends]),
-        branches=branches,
-        cosines=_cosines(bench, shared, ends),
-    )
-    return found, states[leaving["tenth", max(ends)]]
-
-
-def _trunk(
-    bench: _Bench, state: State, stops: set[int], looked: set[int]
-) -> tuple[dict[int, State], dict[int, Float[np.ndarray, "runs rates"]]]:
-    """Go on at the full rate: the states after the parts `stops`, and the losses after those of them in `looked`."""
-    states, losses = {}, {}
-    for stop in sorted(stops):
-        steps = stop * bench.unit - state.step
-        state, found = bench.train(state, np.ones((steps, 1)), stop * bench.unit if stop in looked else _NEVER)
-        states[stop] = state
-        if stop in looked:
-            losses[stop] = bench.shaped(found[-1])
-    return states, losses
-
-
-def _decayed(bench: _Bench, state: State, end: int) -> Float[np.ndarray, "runs rates"]:
-    """Losses after a linear decay to zero that is over at the end."""
-    steps = end * bench.unit - state.step
-    _, losses = bench.train(state, 1 - np.arange(steps)[:, None] / steps, end * bench.unit)
-    return bench.shaped(losses[-1])
-
-
-def _cosines(bench: _Bench, state: State, ends: Sequence[int]) -> Float[np.ndarray, "ends ends runs rates"]:
-    """Losses of a cosine to each end, at all ends; NaN where it is over. All are trained together."""
-    start, copies = state.step, len(state.parameters)
-    tables = [cosine(end * bench.unit - start).values() for end in ends]
-    state = state.copies([copy for _ in ends for copy in range(copies)])
-    read = np.full((len(ends), len(ends), bench.runs, len(bench.rates)), np.nan)
-    for at, end in enumerate(ends):
-        part = slice(state.step - start, end * bench.unit - start)
-        state, losses = bench.train(state, np.stack([table[part] for table in tables[at:]], 1), end * bench.unit)
-        read[at:, at] = bench.shaped(losses[-1].view(len(ends) - at, copies))
-        state = state.copies(range(copies, len(state.parameters)))
-    return read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +67,7 @@ class _Path:
     curvatures: Float[np.ndarray, " parts"]
 
 
-def _path(bench: _Bench, state: State, factors: Float[np.ndarray, " steps"]) -> _Path:
+def _path(bench: Bench, state: State, factors: Float[np.ndarray, " steps"]) -> _Path:
     windows = SourceText(length=_LENGTH).windows(_PROBED, torch.Generator().manual_seed(0))
 
     def slopes(parameters: Tensor) -> Tensor:
@@ -204,7 +78,7 @@ def _path(bench: _Bench, state: State, factors: Float[np.ndarray, " steps"]) -> 
     gradients, curvatures = [slopes(state.parameters.double())], []
     for part in np.array_split(factors, _CHECKPOINTS):
         old = state.parameters.double()
-        state, _ = bench.train(state, part[:, None], _NEVER)
+        state, _ = bench.train(state, part[:, None], NEVER)
         way = functional.normalize(state.parameters.double() - old, dim=1)
         bend = slopes(old + _SHIFT * way) - slopes(old - _SHIFT * way)
         curvatures.append((way * bend).sum(1) / (2 * _SHIFT))
@@ -233,7 +107,7 @@ def _law_errors(
 
 def _amount(settings: Settings, quick: bool) -> tuple[int, int, tuple[int, ...]]:
     """Steps of a part, runs, and widths, the first of which is looked at most closely."""
-    unit, runs, width = settings["steps"] // _UNITS, settings["runs"], 4 * round(settings["width"] / 4)
+    unit, runs, width = settings["steps"] // UNITS, settings["runs"], 4 * round(settings["width"] / 4)
     return (unit, runs, (width, 2 * width)) if quick else (4 * unit, 2 * runs, (width, 2 * width, width // 2))
 
 
@@ -244,19 +118,19 @@ def _plan(settings: Settings, quick: bool) -> Plan:
         0.0015 + each * (0.0001 + 1e-6 * width * (settings["batch"] + 0.15 * width))
         for each, width in zip(copies, widths, strict=True)
     ]
-    return Plan(runs=len(widths) + 1, seconds=2.8 * unit * _UNITS * sum(a_step) / (len(widths) + 1))
+    return Plan(runs=len(widths) + 1, seconds=2.8 * unit * UNITS * sum(a_step) / (len(widths) + 1))
 
 
 def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outcome:
     unit, runs, widths = _amount(settings, quick)
     text = Text(_LENGTH, settings["batch"], seed, held_out=_HELD_OUT)
 
-    def bench(width: int, factors: Sequence[float]) -> _Bench:
+    def bench(width: int, factors: Sequence[float]) -> Bench:
         rates = tuple(settings["rate"] * _BASE / width * factor for factor in factors)
-        return _Bench(CharacterCopies(width, _LENGTH), text, rates, runs, unit)
+        return Bench(CharacterCopies(width, _LENGTH), text, rates, runs, unit)
 
     first = bench(widths[0], _RATES)
-    main, state = _trained(first, seed, _ENDS, tuple(_SHARES))
+    main, state = trained(first, seed, _ENDS, tuple(SHARES))
     at = len(_RATES) - 1
     kept = [run * len(_RATES) + at for run in range(runs)]
     probed = bench(widths[0], _RATES[at:])
@@ -264,11 +138,11 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     stable = _path(probed, state.copies(kept), np.ones(steps))
     decay = _path(probed, state.copies(kept), 1 - np.arange(steps) / steps)
     progress()
-    slow, _ = _trained(bench(widths[0], [_SLOW]), seed, _ENDS[:1], ("tenth",))
+    slow, _ = trained(bench(widths[0], [_SLOW]), seed, _ENDS[:1], ("tenth",))
     progress()
     found = [main]
     for width in widths[1:]:
-        found.append(_trained(bench(width, _RATES[at:]), seed, _ENDS, ("tenth",))[0])
+        found.append(trained(bench(width, _RATES[at:]), seed, _ENDS, ("tenth",))[0])
         progress()
 
     sizes = [CharacterCopies(width, _LENGTH).size for width in widths]
@@ -282,7 +156,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     errors = {name: _law_errors(sizes, data, losses, cosines) for name, losses in laws.items()}
     tenth, fifth = main.gain("tenth", at), main.gain("fifth", at)
     best = (main.branches["tenth"].mean(1).min(1) / main.own_cosines.mean(1).min(1)).tolist()
-    spent = _ENDS[-1] + sum(end // _SHARES["tenth"] for end in _ENDS)
+    spent = _ENDS[-1] + sum(end // SHARES["tenth"] for end in _ENDS)
     return Outcome(
         measured={
             "the_decay_makes_the_drop": main.trunk_share(at),
@@ -313,7 +187,7 @@ def _run(settings: Settings, seed: int, quick: bool, progress: Progress) -> Outc
     )
 
 
-def _series(main: _Losses, stable: _Path, decay: _Path) -> dict[str, list[float]]:
+def _series(main: Losses, stable: _Path, decay: _Path) -> dict[str, list[float]]:
     """Losses, means over runs, by length and within it by rate; what was seen of gradients and curvature."""
     losses = {"trunk": main.trunk, "cosine": main.own_cosines, **main.branches}
     return {

@@ -14,6 +14,7 @@ from separatrix.analysis.forecasting.scaling import (
     training_of,
     trainings_of,
 )
+from separatrix.analysis.forecasting.sizes import SizeLaw, fit_sizes, size_interval
 
 __all__ = [
     "DEFAULT_LAW",
@@ -23,16 +24,19 @@ __all__ = [
     "Forecast",
     "IsoFlop",
     "ScalingLaw",
+    "SizeLaw",
     "Training",
     "annealing_area",
     "curve_of",
     "fit",
     "fit_scaling",
+    "fit_sizes",
     "forecast",
     "forward_area",
     "isoflop",
     "rates_of",
     "scaling_intervals",
+    "size_interval",
     "training_of",
     "trainings_of",
 ]
