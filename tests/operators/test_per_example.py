@@ -10,6 +10,7 @@ from separatrix.operators import (
     CoupledExamplesError,
     JacobianFallbackWarning,
     OperatorUsageError,
+    ParameterError,
     StructureError,
     group_mean_gradients,
     group_mean_gradients_of,
@@ -124,3 +125,57 @@ def test_single_precision_stays_within_the_documented_figure():
         warnings.simplefilter("error", JacobianFallbackWarning)
         norms = per_example_gradient_norms(model.float(), squares, inputs.float(), targets.float())
     assert relative(norms.double(), gradients.norm(dim=1)) < 1e-5
+
+
+class Tagger(nn.Module):
+    """Scores of six classes at every position, classes second, as cross_entropy takes them."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Embedding(7, 5), nn.Linear(5, 6)
+
+    def forward(self, tokens):
+        return self.head(self.embed(tokens).tanh()).mT
+
+
+def batch_gradient(model, loss, x, y):
+    return torch.cat([part.flatten() for part in torch.autograd.grad(loss(model(x), y), list(model.parameters()))])
+
+
+def test_gradients_of_examples_average_to_the_batch_s_where_a_sum_is_over_the_batch():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(1)).double()
+    x, y = torch.randn(6, 4).double(), torch.rand(6, 3).double().softmax(1)
+    loss = nn.KLDivLoss(reduction="batchmean")
+    (weight, bias) = group_mean_gradients(model, loss, x, y, torch.zeros(6, dtype=torch.long))
+    torch.testing.assert_close(torch.cat([weight.flatten(), bias.flatten()]), batch_gradient(model, loss, x, y))
+
+
+def test_ignored_positions_of_a_sequence_do_not_count():
+    torch.manual_seed(0)
+    model = Tagger().double()
+    x, y = torch.randint(0, 7, (5, 8)), torch.randint(0, 6, (5, 8))
+    for length, row in enumerate(y):
+        row[length:] = -100  # of the first nothing is left
+    norms = per_example_gradient_norms(model, F.cross_entropy, x, y)
+    alone = [batch_gradient(model, F.cross_entropy, x[i : i + 1, :i], y[i : i + 1, :i]).norm() for i in range(1, 5)]
+    torch.testing.assert_close(norms, torch.stack([torch.zeros(()).double(), *alone]))
+    module = nn.CrossEntropyLoss(ignore_index=2)
+    whole = y.clamp(min=0)
+    losses = per_example_losses(module, model(x), whole)
+    alone = [module(model(x[i : i + 1]), whole[i : i + 1]) for i in range(5)]
+    torch.testing.assert_close(losses, torch.stack(alone))
+
+
+def test_parameters_and_inputs_are_given_by_name_and_autocast_is_off():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    x, y = torch.randn(6, 4), torch.randint(0, 3, (6,))
+    plain = per_example_gradient_norms(model, F.cross_entropy, x, y, parameters=[model[0].weight])
+    with torch.autocast("cpu", torch.bfloat16):
+        named = per_example_gradient_norms(model, F.cross_entropy, {"input": x}, y, parameters=["0.weight"])
+    assert torch.equal(named, plain)
+    with pytest.raises(ParameterError, match="'0.wieght' is no parameter of the model"):
+        per_example_gradient_norms(model, F.cross_entropy, x, y, parameters=["0.wieght"])
+    with pytest.raises(StructureError, match="Inputs hold str: give tensors"):
+        per_example_gradient_norms(model, F.cross_entropy, ["a", "b"], y)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,7 +17,8 @@ import separatrix
 from separatrix.probes._replaying import single_examples
 from separatrix.probes.example_gradients import EXAMPLE_GRADIENTS
 from separatrix.probes.gradient_noise import example_losses
-from separatrix.record.snapshot import Snapshot
+from separatrix.record.shadow import undisturbed
+from separatrix.record.snapshot import Snapshot, snapshot_of
 from separatrix.runs import open_run
 from separatrix.testing import check_probe, example_snapshots
 
@@ -33,6 +35,25 @@ def by_single_backwards(snapshot: Snapshot) -> dict[str, list[float]]:
 
 def test_the_probe_keeps_the_contract_and_equals_single_backwards() -> None:
     assert check_probe(EXAMPLE_GRADIENTS, oracle=by_single_backwards) >= 2 * (len(example_snapshots()) - 2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"reduction": "sum"}, {"weight": torch.tensor([1.0, 5.0, 0.2]).double()}, {"ignore_index": 1}]
+)
+def test_an_example_s_own_loss_is_the_same_however_the_batch_is_reduced(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x, y = torch.randn(8, 4).double(), torch.tensor([0, 1, 2, 0, 1, 1, 2, 0])
+    snapshot = snapshot_of(model, "cross_entropy", x, y, **options)
+    snapshot.examples = range(8)
+    with undisturbed():
+        (reading,) = EXAMPLE_GRADIENTS.measure(snapshot, {})
+    expected = []
+    for i in range(8):
+        loss = F.cross_entropy(model(x[i : i + 1]), y[i : i + 1], **{**options, "reduction": "sum"})
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        expected.append(float(torch.cat([g.flatten() for g in gradients]).norm()))
+    np.testing.assert_allclose(np.asarray(reading.values), expected, rtol=1e-10)
 
 
 def test_without_knowing_the_examples_it_reads_nothing(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
+from separatrix.operators._weight_norm import PlainWeightNorm
+
 _aten = torch.ops.aten
 Geometry = tuple[list[int], list[int], list[int], int]
 """Stride, padding, dilation and groups of a convolution."""
@@ -53,9 +55,10 @@ _Sources = MutableMapping[Tensor, _Source]
 def lean_second_derivatives(wanted: bool = True) -> Iterator[None]:
     """Calls of F.conv1d to conv3d, relu and F.max_pool2d inside are replaced where nothing but their cost changes.
 
-    Not `wanted` where a product is over few of the parameters: a layer's gradients then come all or none.
+    Not `wanted` where a product is over few of the parameters: a layer's gradients then come all or none. Weight
+    normalisation is replaced in any case: its second derivative is wrong in torch.
     """
-    with _Replacing() if wanted else contextlib.nullcontext():
+    with PlainWeightNorm(), _Replacing() if wanted else contextlib.nullcontext():
         yield
 
 

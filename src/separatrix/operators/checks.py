@@ -46,6 +46,11 @@ def check_parameters(parameters: Sequence[Tensor], names: Sequence[str] | None =
         raise ParameterError("no trainable parameters: unfreeze some (requires_grad_()) or name the ones to use")
     for position, parameter in enumerate(parameters):
         name = names[position] if names else f"{position} of shape {tuple(parameter.shape)}"
+        if parameter.is_complex():
+            raise ParameterError(
+                f"parameter {name} is complex, of which no curvature is taken: leave it out, or hold its real and"
+                " imaginary parts as one real parameter (torch.view_as_complex)"
+            )
         if parameter.dtype not in (torch.float32, torch.float64):
             raise ParameterError(
                 f"parameter {name} has dtype {parameter.dtype}, too coarse for curvature:"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from separatrix.operators._blocks import MEMORY, Build, block_kernels, forward_size, layered, plan
 from separatrix.operators._channels_last import ChannelsLast, hooked
 from separatrix.operators._contractions import group_sums, squared_norms
-from separatrix.operators._examples import StructureError, announce, examples_of, run, selected, undisturbed
+from separatrix.operators._examples import Inputs, StructureError, announce, examples_of, run, selected, undisturbed
 from separatrix.operators._layouts import Layout
 from separatrix.operators._structure import PROBED, Trace, pull, watch
 from separatrix.operators._terms import slices_of
@@ -26,26 +26,29 @@ if TYPE_CHECKING:
 
 Loss = Callable[[Any, Any], Tensor]
 
+_SUMMED = ("sum", "batchmean")
+"""Reductions that add up the entries of an example."""
+
 
 def per_example_gradient_norms(
     model: nn.Module,
     loss: Loss,
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Inputs,
     targets: Tensor,
     per_layer: bool = False,
     *,
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
     memory: int = MEMORY,
 ) -> Float[Tensor, " n"] | dict[str, Float[Tensor, " n"]]:
     """Euclidean norm of every example's loss gradient, (n,), or per layer a dict whose squares sum to its square.
 
     `loss(outputs, targets)` returns one loss an example, (n,); or it has a `reduction`, as the functions and modules of
-    torch do, and is taken with reduction="none" and averaged (reduction "sum": summed) over the entries of each
-    example.
-    Not divided by the batch size. Layers, fallback and what stays unchanged: as in `tangent_kernel`. Every example goes
-    once forward and once backward without weight gradients, as many together as half of `memory` (bytes) holds; that
-    examples do not mix is checked on the first four. On the CPU, images have channels last in memory between
-    convolutions and pooling, if the model gives the same outputs so and has no forward hooks.
+    torch do, and is taken with reduction="none" and averaged over the entries of each example, as in
+    `per_example_losses`. Not divided by the batch size. Inputs, parameters, layers, fallback and what stays unchanged:
+    as in `tangent_kernel`. Every example goes once forward and once backward without weight gradients, as many together
+    as half of `memory` (bytes) holds; that examples do not mix is checked on the first four. On the CPU, images have
+    channels last in memory between convolutions and pooling, if the model gives the same outputs so and has no forward
+    hooks.
 
     Raises:
         OperatorUsageError: a loss without one value an example, or inputs and targets of different lengths.
@@ -62,7 +65,7 @@ def per_example_gradient_norms(
 def per_example_gradient_norms_of(
     forward: Callable[[], Tensor],
     modules: nn.Module | Mapping[str, nn.Module],
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
     per_layer: bool = False,
     *,
     memory: int = MEMORY,
@@ -81,11 +84,11 @@ def per_example_gradient_norms_of(
 def per_example_inner_products(
     model: nn.Module,
     loss: Loss,
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Inputs,
     targets: Tensor,
     per_layer: bool = False,
     *,
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
     memory: int = MEMORY,
 ) -> Float[Tensor, "n n"] | dict[str, Float[Tensor, "n n"]]:
     """Inner products of the examples' loss gradients, (n, n), or per layer a dict whose sum they are.
@@ -99,7 +102,7 @@ def per_example_inner_products(
 def per_example_inner_products_of(
     forward: Callable[[], Tensor],
     modules: nn.Module | Mapping[str, nn.Module],
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
     per_layer: bool = False,
     *,
     memory: int = MEMORY,
@@ -112,11 +115,11 @@ def per_example_inner_products_of(
 def group_mean_gradients(
     model: nn.Module,
     loss: Loss,
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Inputs,
     targets: Tensor,
     groups: Int[Tensor, " n"],
     *,
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
 ) -> list[Tensor]:
     """Mean loss gradient of each group of examples, for each parameter (k, *shape), in the order of the parameters.
 
@@ -131,7 +134,7 @@ def group_mean_gradients_of(
     forward: Callable[[], Tensor],
     modules: nn.Module | Mapping[str, nn.Module],
     groups: Int[Tensor, " n"],
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
 ) -> list[Tensor]:
     """Group means of the gradients of the losses (n,) that `forward` computes; see `per_example_gradient_norms_of`."""
     with _watched_from(forward, modules, parameters) as problem:
@@ -141,10 +144,13 @@ def group_mean_gradients_of(
 def per_example_losses(loss: Loss, outputs: Any, targets: Any) -> Float[Tensor, " n"]:
     """One loss an example; a loss with a `reduction` is averaged, or summed, over the entries of each example.
 
+    Entries whose target is the loss's `ignore_index` do not count. Losses that sum are those of reduction "sum" and
+    "batchmean".
+
     Raises:
         OperatorUsageError: a loss that has no `reduction` and returns anything but one value an example.
     """
-    reduction = _reduction(loss)
+    reduction = _option(loss, "reduction")
     if isinstance(loss, nn.Module) and reduction is not None:
         loss = copy.copy(loss)
         loss.__dict__["reduction"] = "none"
@@ -154,7 +160,7 @@ def per_example_losses(loss: Loss, outputs: Any, targets: Any) -> Float[Tensor, 
     else:
         losses = loss(outputs, targets)
     if isinstance(losses, Tensor) and losses.ndim > 1 and reduction is not None:
-        losses = losses.flatten(1).sum(1) if reduction == "sum" else losses.flatten(1).mean(1)
+        losses = _over_entries(losses.flatten(1), targets, _option(loss, "ignore_index"), reduction)
     if not isinstance(losses, Tensor) or losses.ndim != 1 or len(losses) != len(targets):
         shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
         raise OperatorUsageError(
@@ -163,14 +169,25 @@ def per_example_losses(loss: Loss, outputs: Any, targets: Any) -> Float[Tensor, 
     return losses
 
 
-def _reduction(loss: Loss) -> str | None:
+def _over_entries(losses: Tensor, targets: Any, ignored: Any, reduction: str) -> Tensor:
+    """Losses (n, entries) to (n,)."""
+    if reduction in _SUMMED:
+        return losses.sum(1)
+    if not isinstance(targets, Tensor) or targets.is_floating_point() or ignored is None:
+        return losses.mean(1)
+    counted = (targets != ignored).flatten(1)
+    return losses.sum(1) / counted.sum(1).clamp(min=1) if counted.shape == losses.shape else losses.mean(1)
+
+
+def _option(loss: Loss, name: str) -> Any:
+    """What a module holds, or a function takes unless told otherwise, under this name; None where there is none."""
     if isinstance(loss, nn.Module):
-        return getattr(loss, "reduction", None)
+        return getattr(loss, name, None)
     try:
-        parameter = inspect.signature(loss).parameters.get("reduction")
+        parameter = inspect.signature(loss).parameters.get(name)
     except (TypeError, ValueError):
         return None
-    return None if parameter is None else str(parameter.default)
+    return None if parameter is None else parameter.default
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,9 +209,9 @@ class _Problem:
 def _watched(
     model: nn.Module,
     loss: Loss,
-    inputs: Tensor | Sequence[Tensor],
+    inputs: Inputs,
     targets: Tensor,
-    parameters: Sequence[Tensor] | None,
+    parameters: Sequence[str | Tensor] | None,
     memory: int = MEMORY,
 ) -> Iterator[_Problem]:
     model = getattr(model, "_orig_mod", model)
@@ -240,7 +257,7 @@ def _watched(
 def _watched_from(
     forward: Callable[[], Tensor],
     modules: nn.Module | Mapping[str, nn.Module],
-    parameters: Sequence[Tensor] | None,
+    parameters: Sequence[str | Tensor] | None,
 ) -> Iterator[_Problem]:
     roots = {"": modules} if isinstance(modules, nn.Module) else modules
     chosen, layers = selected(roots, parameters)

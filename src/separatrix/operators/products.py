@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from separatrix.operators._second_order import lean_second_derivatives
+from separatrix.operators._weight_norm import is_weight_norm
 from separatrix.operators.checks import check_gradient, check_loss, check_outputs, check_parameters
 from separatrix.operators.differentiation import (
     differentiable_twice,
@@ -184,7 +185,8 @@ class CurvatureOperator:
                 part.reshape(-1, *member.shape).to(member.dtype) for part, member in zip(parts, members, strict=True)
             ]
             products = self._pulled(term, vectors, positions)
-            results.append(torch.cat([product.detach().flatten(1).to(self.dtype) for product in products], dim=1))
+            rows = [product.detach().reshape(len(product), -1).to(self.dtype) for product in products]
+            results.append(torch.cat(rows, dim=1))
         return torch.cat(results).T
 
     def _pulled(self, term: Term, vectors: list[Tensor], positions: Sequence[int]) -> list[Tensor]:
@@ -286,6 +288,11 @@ def kept(parameters: Sequence[Tensor], build: Callable[[], Term], **options: Any
 def hessian_term(loss: Tensor, parameters: Sequence[Tensor], weight: float = 1.0) -> Term:
     """Products by differentiating <gradient, vector>."""
     graph = nodes(check_loss(loss))
+    if any(map(is_weight_norm, graph)):
+        raise NotTwiceDifferentiableError(
+            "torch's second derivative of weight_norm is wrong, and its call is out of sight (compiled, scripted, or"
+            " before the operator was built): pass the original module, or take its parametrization off first"
+        )
     gradients = gradient_graph(loss, graph, parameters)
 
     def product(vectors: list[Tensor], group: Sequence[int], batched: bool) -> list[Tensor]:

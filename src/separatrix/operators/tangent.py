@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from separatrix.operators._blocks import MEMORY, Build, block_kernels, layered, plan
-from separatrix.operators._examples import announce, examples_of, run, selected, undisturbed
+from separatrix.operators._examples import Inputs, announce, examples_of, run, selected, undisturbed
 from separatrix.operators._layouts import Layout
 from separatrix.operators._structure import PROBED, Trace, watch
 from separatrix.operators.errors import OperatorUsageError
@@ -23,12 +23,12 @@ Form = Literal["trace", "full"]
 
 def tangent_kernel(
     model: nn.Module,
-    x: Tensor | Sequence[Tensor],
-    y: Tensor | Sequence[Tensor] | None = None,
+    x: Inputs,
+    y: Inputs | None = None,
     form: Form = "trace",
     per_layer: bool = False,
     *,
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
     memory: int = MEMORY,
 ) -> Float[Tensor, "n m"] | Float[Tensor, "n m c c"] | dict[str, Tensor]:
     """Empirical neural tangent kernel between inputs x and y (default: x), over the parameters that train.
@@ -39,7 +39,8 @@ def tangent_kernel(
     module that owns the parameters, "" for the model itself; a shared parameter counts for its first owner) to kernels
     whose sum is the kernel.
 
-    Inputs are a tensor, or several that the model takes in order, examples first. Parameters used through linear,
+    Inputs are a tensor, or several that the model takes in order or by name, examples first; `parameters` are names or
+    tensors. Parameters used through linear,
     convolution, embedding, normalisation and attention layers, in matrix products and sums, once or shared, are
     contracted from layer inputs and output gradients; others get exact Jacobian rows, one example at a time, announced
     by
@@ -66,7 +67,7 @@ def tangent_kernel(
     chosen, layers = selected({"": model}, parameters)
     reasons: dict[int, str] = {}
 
-    def build(inputs: Tensor | Sequence[Tensor], layouts: tuple[Layout | None, ...] | None = None) -> Build:
+    def build(inputs: Inputs, layouts: tuple[Layout | None, ...] | None = None) -> Build:
         def trace(examples: slice) -> Trace:
             def alone(i: int) -> Tensor:
                 return cast(Tensor, run(model, inputs, slice(examples.start + i, examples.start + i + 1)))
@@ -96,7 +97,7 @@ def tangent_kernel(
 def tangent_kernel_of(
     forward: Callable[[], Tensor],
     modules: nn.Module | Mapping[str, nn.Module],
-    parameters: Sequence[Tensor] | None = None,
+    parameters: Sequence[str | Tensor] | None = None,
     form: Form = "trace",
     per_layer: bool = False,
     *,

@@ -22,6 +22,12 @@ def losses(view: LossView) -> torch.Tensor:
 
     Positions whose target is ignored do not count; where all are, the loss is NaN.
     """
+    sums, counts = summed(view)
+    return sums / counts
+
+
+def summed(view: LossView) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sums (rows,) of what the function gives without reduction, and how many positions of each row count."""
     options = {name: value for name, value in view.options.items() if name not in _REDUCTION}
     outputs = view.outputs
     if outputs.dtype in (torch.float16, torch.bfloat16):
@@ -31,12 +37,10 @@ def losses(view: LossView) -> torch.Tensor:
     if targets.is_floating_point():
         targets = targets.to(outputs.dtype)
     values = original(view.kind)(outputs, targets, reduction="none", **options).reshape(len(outputs), -1)
+    counted = torch.ones_like(values, dtype=torch.bool)
     if view.kind in _CLASS_LOSSES and not targets.is_floating_point():
         counted = (targets != view.options.get("ignore_index", -100)).reshape(len(outputs), -1)
-        found: torch.Tensor = values.sum(dim=1) / counted.sum(dim=1)
-    else:
-        found = values.mean(dim=1)
-    return found
+    return values.sum(dim=1), counted.sum(dim=1)
 
 
 def _class_readings(view: LossView) -> Iterator[Reading]:

@@ -3,7 +3,8 @@
 The batch is cut at random into 8 to 16 equal micro-batches (fewer of fewer examples; a remainder is left out). Their
 gradients come from one forward of the whole batch, so batch normalisation has the statistics of the whole batch
 and dropout the masks that the step drew. An example is a row of the model's output; its losses, as those of a
-sequence's tokens, count together. Gradients are scaled so that their mean over examples is that of the loss.
+sequence's tokens, count together. Gradients are scaled so that their mean over examples is that of the loss, but those
+of classes, which are of the examples' own losses.
 """
 
 from __future__ import annotations
@@ -178,12 +179,12 @@ def measure_classes(snapshot: Snapshot, state: dict[str, Any]) -> Iterator[Readi
 
 
 def class_losses(snapshot: Snapshot) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class (n,) and loss (n,), with its graph, of the rows that count; the mean loss has the gradient of the loss.
+    """Class (n,) and own loss (n,), with its graph, of the rows that count.
 
     Raises:
         ReplayError: an example has several targets.
     """
-    outputs, loss = snapshot.evaluate()
+    outputs, _ = snapshot.evaluate()
     view, classes = snapshot.batch.view, snapshot.classes
     assert outputs is not None and view is not None and classes is not None, "the probe needs outputs and classes"
     losses = snapshot.per_example_losses(outputs)
@@ -191,8 +192,7 @@ def class_losses(snapshot: Snapshot) -> tuple[torch.Tensor, torch.Tensor]:
         losses = losses[view.targets != view.options.get("ignore_index", -100)]
     if losses.shape != classes.shape:
         raise ReplayError(f"{len(classes)} targets for {len(losses)} losses: class gradients need one target a row")
-    mean = losses.detach().mean()
-    return classes, losses * (loss.detach() / mean if float(mean) != 0.0 else 1.0)
+    return classes, losses
 
 
 _SQUARE = "(loss/parameter)^2"
@@ -208,7 +208,9 @@ gradient_noise = Probe(
             " where the mean cannot be told from 0, NaN where the gradient is nothing but rounding",
         ),
         SeriesSpec(
-            "gradient_noise_variance", units=_SQUARE, description="trace of the covariance of one example's gradient"
+            "gradient_noise_variance",
+            units=_SQUARE,
+            description="trace of the covariance of one example's gradient; their mean is the batch's",
         ),
         SeriesSpec(
             "gradient_signal",
@@ -272,7 +274,10 @@ class_gradients = Probe(
     moment=Moment.SNAPSHOT,
     series=(
         SeriesSpec(
-            "class_gradient_norm", ("class",), units="loss/parameter", description="norm of the class's mean gradient"
+            "class_gradient_norm",
+            ("class",),
+            units="loss/parameter",
+            description="norm of the mean gradient of its examples' own losses",
         ),
         SeriesSpec(
             "class_gradient_alignment", ("class",), description="cosine of the class's mean gradient and the batch's"
