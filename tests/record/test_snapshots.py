@@ -98,6 +98,24 @@ def sequences() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(16, 5, 6, dtype=torch.float64), torch.randint(0, 4, (16,))
 
 
+class Padded(Characters):
+    """The layer in evaluation with padding, which torch leaves out where no gradient is wanted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        padding = torch.arange(tokens.shape[1]) > 4
+        return self.head(self.layer(self.embed(tokens), src_key_padding_mask=padding.expand(tokens.shape)))
+
+
+def beside_a_metric(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    loss = F.cross_entropy(out, y)
+    F.mse_loss(out.softmax(1), F.one_hot(y, 4).to(out.dtype))
+    return loss
+
+
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
 CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], Loss]] = {
     "cross-entropy": (perceptron, rows, F.cross_entropy),
@@ -105,6 +123,12 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], Loss]] = {
     "divided": (perceptron, rows, lambda out, y: F.cross_entropy(out, y) / 4),
     "summed": (perceptron, rows, lambda out, y: F.cross_entropy(out, y, reduction="sum")),
     "reduced by hand": (perceptron, rows, lambda out, y: F.cross_entropy(out, y, reduction="none").mean()),
+    "reduced by hand, by a number": (
+        perceptron,
+        rows,
+        lambda out, y: (F.cross_entropy(out, y, reduction="none") * 0.5 / torch.tensor(3.0)).mean() * 2,
+    ),
+    "beside a metric": (perceptron, rows, lambda out, y: beside_a_metric(out, y)),
     "log-softmax": (perceptron, rows, lambda out, y: F.nll_loss(F.log_softmax(out, 1), y)),
     "mse": (perceptron, rows, lambda out, y: F.mse_loss(out, F.one_hot(y, 4).to(out.dtype))),
     "characters, flat": (Characters, text, lambda out, y: F.cross_entropy(out.reshape(-1, 11), y.reshape(-1))),
@@ -114,6 +138,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], Loss]] = {
         text,
         lambda out, y: F.cross_entropy(out[:, :-1].reshape(-1, 11), y[:, 1:].reshape(-1)),
     ),
+    "padded, in evaluation": (lambda: Padded().double().eval(), text, lambda out, y: F.cross_entropy(out.mT, y)),
     "last position": (lambda: Recurrent().double(), sequences, lambda out, y: F.cross_entropy(out[:, -1], y)),
 }
 
@@ -270,6 +295,12 @@ def test_half_precision_is_replayed_in_float32(how: str, snapshots: list[Any], t
 
 REFUSED: dict[str, tuple[Callable[[torch.Tensor, nn.Module, torch.Tensor], torch.Tensor], str]] = {
     "a sum of two": (lambda x, m, y: F.cross_entropy(o := m(x), y) + o.pow(2).mean(), "more than one cross_entropy"),
+    "weighted examples": (
+        lambda x, m, y: (F.cross_entropy(m(x), y, reduction="none") * (y > 0)).mean(),
+        "single examples weighted or left out",
+    ),
+    "a reciprocal": (lambda x, m, y: 1.0 / F.cross_entropy(m(x), y), "more than one cross_entropy"),
+    "not finite": (lambda x, m, y: F.mse_loss(m(x) / 0.0, x[:, :4]), "numbers that are not finite"),
     "written by hand": (lambda x, m, y: m(x).pow(2).mean(), "none of torch's loss functions"),
     "called in parts": (lambda x, m, y: F.cross_entropy(m[4](m[0](x)), y), "not called as a whole"),
     "a column": (
@@ -326,6 +357,23 @@ def test_the_link_is_found_by_value() -> None:
     assert find_link(output, output[:, :-1].reshape(12, 7)).name == "all but the last position"
     with pytest.raises(ReplayError, match=r"shape \(3, 5\)"):
         find_link(output, output.sum(2))
+
+
+def test_where_numbers_do_not_tell_only_a_reshaped_output_is_linked() -> None:
+    head = nn.Linear(7, 7, bias=False)
+    nn.init.zeros_(head.weight)
+    output = head(torch.randn(3, 5, 7))  # all zero
+    assert find_link(output, output).name == "output"
+    assert find_link([output], output.view(15, 7).reshape(1, 15, 7)).name == "output"
+    for given in (output / 0.07, output[:, -1], output.mean(1), output.transpose(1, 2)):
+        with pytest.raises(ReplayError, match="cannot be told what was done to them"):
+            find_link(output, given)
+    equal = torch.randn(7).expand(3, 5, 7) * torch.ones((), requires_grad=True)  # the same at every position
+    for given in (equal[:, -1], equal.amax(1)):
+        with pytest.raises(ReplayError, match="cannot be told what was done to them"):
+            find_link(equal, given)
+    one = torch.randn(1, 5, 7)  # the first of one sequence is the whole
+    assert find_link(one, one[-1]).name == "output"
 
 
 def test_a_snapshot_without_a_recording() -> None:

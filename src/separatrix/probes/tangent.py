@@ -212,7 +212,10 @@ def measure_laziness(snapshot: Snapshot, state: dict[str, Any]) -> Iterator[Read
         start = _given(snapshot)
         cotangent = torch.zeros_like(start, requires_grad=True)
         parameters = [snapshot.parameters[label] for label in labels]
-        pulled = torch.autograd.grad(start, parameters, cotangent, create_graph=True, allow_unused=True)
+        try:
+            pulled = torch.autograd.grad(start, parameters, cotangent, create_graph=True, allow_unused=True)
+        except NotImplementedError as error:
+            raise ReplayError(f"the gradient of the outputs cannot be differentiated again: {error}") from error
         pairs = [(g.conj() * c).sum().real for g, c in zip(pulled, changes, strict=True) if g is not None]
         if not pairs:
             return

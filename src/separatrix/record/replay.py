@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from separatrix.runs.errors import SeparatrixError
 Way = Callable[[torch.Tensor], torch.Tensor]
 
 _SCALINGS = ("DivBackward", "MulBackward", "ToCopyBackward", "ViewBackward", "SqueezeBackward", "MeanBackward")
+_PRODUCTS = ("DivBackward", "MulBackward")
+_RESHAPINGS = ("ViewBackward", "UnsafeViewBackward", "ReshapeAliasBackward", "AliasBackward", "CloneBackward")
 _LONGEST_CHAIN = 16
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
@@ -69,21 +72,62 @@ def find_link(result: Any, given: torch.Tensor) -> Link:
     """The way from the model's output `result` to `given`, what the loss function was given.
 
     Found by trying: reshaping, moving classes to the second place, leaving out the first or last position, a single
-    position, a mean over positions; then softmax, log-softmax or sigmoid.
+    position, a mean over positions; then softmax, log-softmax or sigmoid. Where numbers do not tell one way from
+    another, as those of a head that starts at zero, only an output that was given as it is, or reshaped, counts.
 
     Raises:
-        ReplayError: no way leads there.
+        ReplayError: no way leads there, or several do.
     """
-    given = given.detach()
+    numbers = given.detach()
     for slot, output in enumerate(flattened_tensors(result)):
-        if output is given or not output.is_floating_point():
+        if not output.is_floating_point():
             continue
-        for name, way in _ways(output.detach(), given.shape):
-            found = way(output.detach())
-            if found.shape == given.shape and _equal(found, given):
-                return Link(slot, name, way)
-    shape = tuple(given.shape)
+        fitting = {
+            name: way
+            for name, way in _ways(output.detach(), numbers.shape)
+            if (found := way(output.detach())).shape == numbers.shape and _equal(found, numbers)
+        }
+        if not fitting:
+            continue
+        if "output" in fitting and _only_reshaped(given, output):
+            return Link(slot, "output", fitting["output"])
+        if not _telling(output.detach()) or not _same(fitting.values(), output):
+            raise ReplayError(
+                "the model's outputs are so alike that it cannot be told what was done to them before the loss"
+            )
+        name = next(iter(fitting))
+        return Link(slot, name, fitting[name])
+    if not numbers.isfinite().all():
+        raise ReplayError("the loss function was given numbers that are not finite")
+    shape = tuple(numbers.shape)
     raise ReplayError(f"the loss function was given a tensor of shape {shape} that is no simple part of the output")
+
+
+def _only_reshaped(given: torch.Tensor, output: torch.Tensor) -> bool:
+    """Whether `given` is the output itself or, by its graph, a view of all its entries in order."""
+    node, number = given.grad_fn, given.output_nr
+    for _ in range(_LONGEST_CHAIN):
+        if node is None:
+            return given is output
+        if node is output.grad_fn:
+            return number == output.output_nr
+        if not node.name().startswith(_RESHAPINGS):
+            return False
+        node, number = node.next_functions[0]
+    return False
+
+
+def _telling(output: torch.Tensor) -> bool:
+    """Whether an output has entries that differ, or a single one that is not zero."""
+    return bool((output != output.flatten()[0]).any()) if output.numel() > 1 else bool(output.any())
+
+
+def _same(ways: Iterable[Way], output: torch.Tensor) -> bool:
+    """Whether ways do the same to random outputs of this shape."""
+    generator = torch.Generator().manual_seed(output.numel())
+    drawn = torch.randn(output.shape, generator=generator).to(output.device, output.dtype)
+    first, *others = (way(drawn) for way in ways)
+    return all(_equal(other, first) for other in others)
 
 
 def _equal(found: torch.Tensor, given: torch.Tensor) -> bool:
@@ -132,7 +176,7 @@ _ENDS: dict[str, Way] = {
 
 
 def scaled_only(loss: torch.Tensor, source: Any, output: int = 0) -> bool:
-    """Whether `loss` is a value computed by the graph node `source`, at most multiplied by a number.
+    """Whether `loss` is a value computed by the graph node `source`, or its mean, at most multiplied by a number.
 
     `output` says which of the node's values: what is compiled is one node with many.
     """
@@ -142,11 +186,23 @@ def scaled_only(loss: torch.Tensor, source: Any, output: int = 0) -> bool:
             return source is not None and number == output
         if node is None or not node.name().startswith(_SCALINGS):
             return False
+        if node.name().startswith(_PRODUCTS) and not _by_number(node):
+            return False
         following = [(n, number) for n, number in node.next_functions if n is not None]
         if len(following) != 1:
             return False
         node, number = following[0]
     return False
+
+
+def _by_number(node: Any) -> bool:
+    """Whether a product or quotient multiplies what has a gradient by one number: no weights of single entries."""
+    if node.name().startswith("Div") and node.next_functions[0][0] is None:
+        return False
+    if math.prod(node._input_metadata[0].shape) == 1:
+        return True
+    other = node._saved_other if node.next_functions[0][0] is not None else node._saved_self
+    return isinstance(other, torch.Tensor) and other.numel() == 1
 
 
 def tolerance(dtype: torch.dtype) -> float:

@@ -170,13 +170,14 @@ def _computes(kind: str, hook: object) -> bool:
 def undisturbed(state: RandomState | None = None) -> Iterator[None]:
     """Compute apart from the training: generators are put back, no module hook fires, no warning is shown.
 
-    Fused attention is replaced by the plain one, which has second derivatives, and nothing is compiled. With `state`,
-    generators begin there.
+    Fused attention is replaced by the plain one, which has second derivatives, torch's shortcut of transformers in
+    evaluation, which leaves out padding, is not taken, and nothing is compiled. With `state`, generators begin there.
     """
     before = RandomState.now()
     # Filters stay as they are: to change them makes python show anew what it has shown once.
     show = vars(warnings).get("_showwarnmsg")
     hooks = {name: getattr(nn_module, name) for name in _GLOBAL_HOOKS}
+    shortcut = torch.backends.mha.get_fastpath_enabled()
     with contextlib.ExitStack() as stack:
         stack.enter_context(Aside())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -189,10 +190,12 @@ def undisturbed(state: RandomState | None = None) -> Iterator[None]:
             setattr(nn_module, name, OrderedDict())
         try:
             vars(warnings)["_showwarnmsg"] = lambda message: None
+            torch.backends.mha.set_fastpath_enabled(False)
             if state is not None:
                 state.restore()
             yield
         finally:
+            torch.backends.mha.set_fastpath_enabled(shortcut)
             vars(warnings)["_showwarnmsg"] = show
             for name, own in hooks.items():
                 setattr(nn_module, name, own)

@@ -276,10 +276,9 @@ def snapshot_of(
 ) -> Snapshot:
     """A snapshot of a model on a batch without any recording; `loss` is a name in torch.nn.functional.
 
-    `model(*inputs)` must give what the loss function takes, or a tensor from which it is got by moving classes to the
-    second place or by reshaping. `options` go to the loss function.
+    `model(*inputs)` must give what the loss function takes, or classes last for targets in one row. `options` go to the
+    loss function.
     """
-    from separatrix.record.replay import find_link
     from separatrix.record.shadow import RandomState, undisturbed
 
     arguments = (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs)
@@ -292,7 +291,7 @@ def snapshot_of(
         output = next(flattened_tensors(result))
         rows = targets.shape[:1] if loss in ("cross_entropy", "nll_loss") and targets.dim() == 1 else None
         given = output.reshape(-1, output.shape[-1]) if rows and output.dim() > 2 else output
-        link = find_link((output.clone(),), given) if given is not output else Link(0, "output", lambda x: x)
+        link = Link(0, "output", lambda x: x.reshape(given.shape))
     shadow.load()
     named = {name: p for name, p in shadow.module.named_parameters() if p.requires_grad}
     live = {id(p): name for name, p in model.named_parameters()}

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from separatrix.record import patches, replay
 from separatrix.record.budget import Budget
+from separatrix.record.exposures import Exposure, Heard, batch_of
 from separatrix.record.isolation import in_words
-from separatrix.record.losses import WATCHED
-from separatrix.record.ownership import Model, flattened_tensors
+from separatrix.record.ownership import Model
 from separatrix.record.process import used_bytes
-from separatrix.record.replay import Call, Link, ReplayError, copied
+from separatrix.record.replay import Call, ReplayError, copied
 from separatrix.record.shadow import RandomState, Shadow, copied_bytes, undisturbed
 from separatrix.record.sightings import same_memory
 from separatrix.record.snapshot import Batch, OutOfTimeError, Snapshot
@@ -36,23 +35,6 @@ _SHORTEST_SECONDS = 0.02
 _COPIES = 2
 """Copies of the model that are held: the replay, and the parameters at the first snapshot."""
 _ASSUMED_BYTES = 1 << 29
-
-
-@dataclasses.dataclass
-class Exposure:
-    """What was caught of a step so far."""
-
-    model: Model
-    call: Call
-    before: dict[str, torch.Tensor]
-    result: Any = None
-    view: LossView | None = None
-    examples: np.ndarray | None = None
-    source: Any = None
-    link: Link | None = None
-    function_value: float = 1.0
-    batch: Batch | None = None
-    why: str = "no loss was backwarded that the model's output leads to"
 
 
 class MemoryBudgetError(SeparatrixError):
@@ -173,11 +155,9 @@ class Snapshots:
         """A loss function of torch was called after, or inside, that call."""
         exposure = self._exposure
         if exposure is not None and exposure.batch is None and result.grad_fn is not None:
-            exposure.view = dataclasses.replace(view, outputs=view.outputs.detach(), targets=view.targets)
             told, self._told = self._told, None
-            exposure.examples = told[1] if told is not None and same_memory(told[0], view.outputs) else None
-            exposure.source = result.grad_fn
-            exposure.function_value = float(result.detach().mean())
+            examples = told[1] if told is not None and same_memory(told[0], view.outputs) else None
+            exposure.heard.append(Heard(view, float(result.detach().mean()), result.grad_fn, examples))
 
     def backward_begins(self, loss: torch.Tensor, value: float) -> None:
         """A loss is about to be backwarded: learn how it follows from the model's output."""
@@ -185,41 +165,12 @@ class Snapshots:
         if exposure is None or exposure.batch is not None or exposure.result is None:
             return
         try:
-            exposure.batch = self._batch(exposure, loss, value)
+            exposure.batch = batch_of(exposure, loss, value)
         except ReplayError as error:
             exposure.why = str(error)
         # The graph and all it holds belong to the training.
-        exposure.result = exposure.source = exposure.view = None
-
-    def _batch(self, exposure: Exposure, loss: torch.Tensor, value: float) -> Batch:
-        view, result = exposure.view, exposure.result
-        link = None
-        if view is not None:
-            try:
-                link = replay.find_link(result, view.outputs)
-            except ReplayError as error:
-                exposure.why = str(error)
-        if link is not None and replay.scaled_only(loss, exposure.source):
-            assert view is not None
-            scale = 1.0 if loss.grad_fn is exposure.source else value / exposure.function_value
-            if view.targets.requires_grad:
-                raise ReplayError(f"the targets of {view.kind} depend on the model")
-            function = patches.original(view.kind)
-            view = dataclasses.replace(view, targets=copied(view.targets))
-            return Batch(exposure.call, view=view, link=link, function=function, scale=scale, value=value)
-        for slot, tensor in enumerate(flattened_tensors(result)):
-            if (
-                tensor.numel() == 1
-                and tensor.grad_fn is not None
-                and replay.scaled_only(loss, tensor.grad_fn, tensor.output_nr)
-            ):
-                scale = 1.0 if loss.grad_fn is tensor.grad_fn else value / float(tensor.detach())
-                return Batch(exposure.call, slot=slot, scale=scale, value=value)
-        if view is None:
-            raise ReplayError(f"none of torch's loss functions was seen ({', '.join(WATCHED[:3])}, ...)")
-        if link is None:
-            raise ReplayError(exposure.why)
-        raise ReplayError(f"what was backwarded is more than one {view.kind}")
+        exposure.result = None
+        exposure.heard.clear()
 
     # Developing it
 

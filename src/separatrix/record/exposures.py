@@ -1,0 +1,85 @@
+"""What is caught of a step before it is replayed: the model's call, the losses heard, and which one was backwarded."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+
+from separatrix.record import patches, replay
+from separatrix.record.losses import WATCHED
+from separatrix.record.ownership import Model, flattened_tensors
+from separatrix.record.replay import Call, ReplayError, copied
+from separatrix.record.snapshot import Batch
+from separatrix.runs.probe import LossView
+
+_HEARD = 8
+"""Calls of loss functions that are remembered: beside the loss that is backwarded metrics may be computed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """A call of a loss function: `value` is the mean of what it gave, `source` the node that made it."""
+
+    view: LossView
+    value: float
+    source: Any
+    examples: np.ndarray | None
+
+
+@dataclasses.dataclass
+class Exposure:
+    """What was caught of a step so far; `heard` are the last calls of loss functions."""
+
+    model: Model
+    call: Call
+    before: dict[str, torch.Tensor]
+    result: Any = None
+    heard: collections.deque[Heard] = dataclasses.field(default_factory=lambda: collections.deque(maxlen=_HEARD))
+    examples: np.ndarray | None = None
+    batch: Batch | None = None
+    why: str = "no loss was backwarded that the model's output leads to"
+
+
+def batch_of(exposure: Exposure, loss: torch.Tensor, value: float) -> Batch:
+    """How `loss`, of this value, about to be backwarded, follows from the model's output.
+
+    Raises:
+        ReplayError: it cannot be told.
+    """
+    result, heard = exposure.result, list(reversed(exposure.heard))
+    own = next((each for each in heard if replay.scaled_only(loss, each.source)), None)
+    link = None
+    if heard:
+        try:
+            link = replay.find_link(result, (own or heard[0]).view.outputs)
+        except ReplayError as error:
+            exposure.why = str(error)
+    if link is not None and own is not None:
+        view = own.view
+        scale = 1.0 if loss.grad_fn is own.source else value / own.value
+        if view.targets.requires_grad:
+            raise ReplayError(f"the targets of {view.kind} depend on the model")
+        function = patches.original(view.kind)
+        view = dataclasses.replace(view, outputs=view.outputs.detach(), targets=copied(view.targets))
+        exposure.examples = own.examples
+        return Batch(exposure.call, view=view, link=link, function=function, scale=scale, value=value)
+    for slot, tensor in enumerate(flattened_tensors(result)):
+        if (
+            tensor.numel() == 1
+            and tensor.grad_fn is not None
+            and replay.scaled_only(loss, tensor.grad_fn, tensor.output_nr)
+        ):
+            scale = 1.0 if loss.grad_fn is tensor.grad_fn else value / float(tensor.detach())
+            return Batch(exposure.call, slot=slot, scale=scale, value=value)
+    if not heard:
+        raise ReplayError(f"none of torch's loss functions was seen ({', '.join(WATCHED[:3])}, ...)")
+    if link is None:
+        raise ReplayError(exposure.why)
+    raise ReplayError(
+        f"what was backwarded is more than one {heard[0].view.kind} times a number: a sum of losses, or single"
+        " examples weighted or left out"
+    )
