@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from separatrix.operators import (
+    ForwardError,
     NonFiniteError,
     NotTwiceDifferentiableError,
     OperatorUsageError,
@@ -23,6 +24,7 @@ from separatrix.operators import (
     hessian,
     hessian_of,
     precondition,
+    tangent_kernel,
     top_eigenpairs,
 )
 from separatrix.operators.likelihoods import sampler
@@ -304,6 +306,29 @@ def test_random_states_survive_an_error_between_batches() -> None:
     assert caught.value.__traceback__ is not None
 
 
-def test_an_ordinary_error_of_the_model_is_left_as_it_is() -> None:
+def test_an_ordinary_error_of_the_model_can_be_caught_as_such() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         hessian(nn.Linear(4, 2).double(), F.cross_entropy, (X, Y))
+
+
+def test_what_a_model_does_not_take_is_said_with_the_module_that_minds():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3)))
+    x, y = torch.randn(5, 4), torch.randint(0, 3, (5,))
+    with pytest.raises(ForwardError, match=r"module '1\.0' \(BatchNorm1d\) does not take these inputs: Expected"):
+        hessian(model, F.cross_entropy, (x[:1], y[:1]))
+    with pytest.raises(ForwardError, match=r"module '0' \(Linear\) does not take these inputs: mat1 and mat2"):
+        tangent_kernel(model.eval(), x.double())
+    with pytest.raises(OperatorUsageError, match="Sequential does not take these inputs"):
+        hessian(model, F.cross_entropy, ((x, x), y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.script(nn.Linear(4, 3))
+    for call in (lambda: hessian(scripted, F.cross_entropy, (x, y)), lambda: tangent_kernel(scripted, x)):
+        with pytest.raises(OperatorUsageError, match=r"scripted.*pass the original"):
+            call()
+
+
+def test_complex_parameters_are_refused_as_such():
+    model = nn.Linear(4, 3, dtype=torch.complex64)
+    with pytest.raises(ParameterError, match="parameter weight is complex"):
+        hessian(model, lambda outputs, _: outputs.abs().square().mean(), (torch.randn(5, 4).to(torch.complex64), None))

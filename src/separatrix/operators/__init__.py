@@ -8,6 +8,7 @@ from separatrix.operators._examples import CoupledExamplesError, JacobianFallbac
 from separatrix.operators.curvature import fisher, ggn, gradient_second_moment, hessian
 from separatrix.operators.density import LanczosQuadrature, SpectralDensity, lanczos_quadrature, spectral_density
 from separatrix.operators.errors import (
+    ForwardError,
     NonFiniteError,
     NotTwiceDifferentiableError,
     OperatorError,
@@ -48,6 +49,7 @@ __all__ = [
     "CurvatureOperator",
     "DenseOperator",
     "Eigenpairs",
+    "ForwardError",
     "InfiniteWidthKernels",
     "JacobianFallbackWarning",
     "LanczosQuadrature",

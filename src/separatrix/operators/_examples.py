@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from separatrix.operators._forwards import understood
 from separatrix.operators.errors import OperatorError, ParameterError
 
 Inputs = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
@@ -128,9 +129,10 @@ def examples_of(inputs: Inputs) -> int:
 
 def run(model: nn.Module, inputs: Inputs, examples: slice) -> Any:
     """The model's outputs for some examples."""
-    if isinstance(inputs, Mapping):
-        return model(**{name: tensor[examples] for name, tensor in inputs.items()})
-    return model(*(tensor[examples] for tensor in _tensors(inputs)))
+    with understood(model):
+        if isinstance(inputs, Mapping):
+            return model(**{name: tensor[examples] for name, tensor in inputs.items()})
+        return model(*(tensor[examples] for tensor in _tensors(inputs)))
 
 
 def _tensors(inputs: Inputs) -> tuple[Tensor, ...]:

@@ -13,6 +13,10 @@ class OperatorUsageError(OperatorError, UsageError):
     """Arguments an operator or an estimator cannot take."""
 
 
+class ForwardError(OperatorUsageError, RuntimeError):
+    """A model whose forward fails on the inputs; the model's own error is the cause."""
+
+
 class ParameterError(OperatorUsageError):
     """A selection of parameters that is empty, frozen, unknown or of an unsupported dtype."""
 

@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_map
 
 from separatrix.operators._channels_last import ChannelsLast, hooked
+from separatrix.operators._forwards import understood, whole
 from separatrix.operators._watching import tensors_in
 from separatrix.operators.checks import check_parameters
 from separatrix.operators.differentiation import nodes, worth_batching
@@ -75,9 +76,11 @@ class Objective:
 
     def _forward(self, inputs: Any) -> Any:
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        if isinstance(inputs, Mapping):
-            return functional_call(self.model, buffers, (), dict(inputs))
-        return functional_call(self.model, buffers, tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,))
+        arguments = () if isinstance(inputs, Mapping) else inputs if isinstance(inputs, (tuple, list)) else (inputs,)
+        with understood(self.model):
+            return functional_call(
+                self.model, buffers, tuple(arguments), dict(inputs) if isinstance(inputs, Mapping) else None
+            )
 
     def operator(
         self, term: Callable[[Any, Any, float, int], Term], blocks: Blocks = None, *, centred: bool = False
@@ -144,7 +147,7 @@ def objective(model: nn.Module, data: Data, parameters: Parameters) -> Objective
         ParameterError: the selection is empty, frozen, unknown or of an unsupported dtype.
         OperatorUsageError: the data is neither a batch nor a re-iterable of batches.
     """
-    model = getattr(model, "_orig_mod", model)
+    model = whole(model)
     names, tensors = _selected(model, parameters)
     check_parameters(tensors, names)
     single = _is_pair(data)

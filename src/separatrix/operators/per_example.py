@@ -16,6 +16,7 @@ from separatrix.operators._blocks import MEMORY, Build, block_kernels, forward_s
 from separatrix.operators._channels_last import ChannelsLast, hooked
 from separatrix.operators._contractions import group_sums, squared_norms
 from separatrix.operators._examples import Inputs, StructureError, announce, examples_of, run, selected, undisturbed
+from separatrix.operators._forwards import whole
 from separatrix.operators._layouts import Layout
 from separatrix.operators._structure import PROBED, Trace, pull, watch
 from separatrix.operators._terms import slices_of
@@ -214,7 +215,7 @@ def _watched(
     parameters: Sequence[str | Tensor] | None,
     memory: int = MEMORY,
 ) -> Iterator[_Problem]:
-    model = getattr(model, "_orig_mod", model)
+    model = whole(model)
     if examples_of(inputs) != len(targets):
         raise OperatorUsageError(f"{examples_of(inputs)} inputs and {len(targets)} targets: pass as many of each.")
     chosen, layers = selected({"": model}, parameters)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from separatrix.operators._blocks import MEMORY, Build, block_kernels, layered, plan
 from separatrix.operators._examples import Inputs, announce, examples_of, run, selected, undisturbed
+from separatrix.operators._forwards import whole
 from separatrix.operators._layouts import Layout
 from separatrix.operators._structure import PROBED, Trace, watch
 from separatrix.operators.errors import OperatorUsageError
@@ -62,7 +63,7 @@ def tangent_kernel(
 
     Source: Jacot et al. 2018, arXiv:1806.07572; Novak et al. 2022, arXiv:2206.08720, section 3.
     """
-    model = getattr(model, "_orig_mod", model)
+    model = whole(model)
     _check(form)
     chosen, layers = selected({"": model}, parameters)
     reasons: dict[int, str] = {}
