@@ -38,6 +38,11 @@ def huber(residuals: Numbers, width: float = HUBER_WIDTH) -> float:
     return float(np.where(size <= width, 0.5 * size**2, width * (size - 0.5 * width)).sum())
 
 
+def spread(values: Numbers) -> float:
+    """Standard deviation of normal values, from their median absolute deviation."""
+    return _GAUSSIAN_MAD * float(np.median(np.abs(values - np.median(values))))
+
+
 def robust_fit(
     residuals: Residuals,
     jacobian: Callable[[Numbers], Numbers],
@@ -65,7 +70,7 @@ def robust_fit(
     else:
         best, tolerance = inside[0], _ROUGH
     rest = residuals(best)
-    width = max(HUBER_WIDTH, _EFFICIENT * _GAUSSIAN_MAD * float(np.median(np.abs(rest - np.median(rest)))))
+    width = max(HUBER_WIDTH, _EFFICIENT * spread(rest))
     best = _descended(residuals, jacobian, np.clip(best, low + reach, high - reach), bounds, width, tolerance)
     rest = residuals(best)
     return Fit(best, huber(rest, width), rest)

@@ -15,7 +15,7 @@ from separatrix.analysis.forecasting.curve import SETTLED, Curve
 from separatrix.analysis.forecasting.laws import Fitted, fit
 from separatrix.runs.errors import UsageError
 
-DEFAULT_LAW = "annealing"
+DEFAULT_LAW = "relaxation"
 
 _DRAWS = 200
 _BASELINES = ("power", "last")
@@ -97,7 +97,8 @@ def forecast(
     tenth (`settled`). Best are one curve at a constant rate and one that is annealed, of the peak rate that is asked
     about. Intervals come from refits to residuals drawn in blocks, and from the residuals themselves; they hold as far
     as the law does, and are too narrow where a curve has few independent points (of nominal 80 % held 68 % with about
-    thirty points in all).
+    thirty points in all) or the law is carried far: of twenty last losses that were forecast from the first 30 % of a
+    constant and a cosine curve, intervals of 90 % held ten.
 
     Raises:
         UsageError: the schedule does not fit, the level is no probability, or there are too few losses.
