@@ -173,6 +173,101 @@ def test_the_base_ratio_of_a_stack_counts_layers() -> None:
     assert math.isclose(found.factors()["first.weight"].tensor.depth_ratio, 1.0)
 
 
+class Listed(nn.Module):
+    """First, hidden and last layers in one list."""
+
+    def __init__(self, width: int, depth: int, inputs: int = 20, outputs: int = 3) -> None:
+        super().__init__()
+        hidden = [nn.Linear(width, width) for _ in range(depth)]
+        self.layers = nn.ModuleList([nn.Linear(inputs, width), *hidden, nn.Linear(width, outputs)])
+
+
+@pytest.mark.parametrize("inputs", [20, 32, 64], ids=["apart", "as wide as delta", "as wide as the model"])
+@pytest.mark.parametrize(("depth", "few", "many"), [(4, 1, 2), (4, 2, 3), (3, 1, 4), (1, 1, 2), (6, 2, 5)])
+def test_first_and_last_layers_of_one_list_stay_such_at_any_depth(depth: int, few: int, many: int, inputs: int) -> None:
+    """Table 3 of Yang et al. 2022 at a ratio of 4 by hand, and what builds of the model's own depth give."""
+    torch.manual_seed(0)
+    model, alone = Listed(64, depth, inputs), Listed(64, depth, inputs)
+    before = [float(layer.weight.detach().std()) for layer in model.layers]
+    sizes: Any = {"base": lambda: Listed(16, few, inputs), "delta": lambda: Listed(32, many, inputs)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = parametrize(model, **sizes).factors()
+    sizes = {"base": lambda: Listed(16, depth, inputs), "delta": lambda: Listed(32, depth, inputs)}
+    by_width = parametrize(alone, **sizes).factors()
+    for index, layer in enumerate(model.layers):
+        role = "input" if index == 0 else "output" if index == depth + 1 else "hidden"
+        factor = found[f"layers.{index}.weight"]
+        assert (factor.tensor.role, factor.rate) == (role, {"input": 1.0}.get(role, 0.25))
+        # torch draws at 1 / sqrt(fan-in), so that only the readout's values are to change.
+        assert float(layer.weight.detach().std()) == pytest.approx(
+            before[index] * {"output": 0.5}.get(role, 1.0), rel=1e-5
+        )
+        for name in (f"layers.{index}.weight", f"layers.{index}.bias"):
+            assert (found[name].tensor.role, found[name].rate) == (by_width[name].tensor.role, by_width[name].rate)
+            assert found[name].initial == by_width[name].initial
+
+
+def test_first_and_last_layers_of_one_list_do_not_count_as_its_depth() -> None:
+    sizes: Any = {"base": lambda: Listed(16, 2), "delta": lambda: Listed(24, 3)}
+    found = parametrize(Listed(64, 8), **sizes, rule="depth-maximal-update", branches=["layers.[1-8]"]).factors()
+    assert [found[f"layers.{index}.bias"].rate for index in (0, 9)] == [1.0, 1.0]
+    # The branch's multiplier of 1/2 and the rate's own, by hand.
+    assert found["layers.5.weight"].rate == pytest.approx(1 / 4 / 2 / 2)
+
+
+class Stages(nn.Module):
+    """Two stages of blocks, the second twice as wide, whose first block has another input and a projection."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3)
+        self.narrow = nn.Sequential(*(nn.ModuleDict({"conv": nn.Conv2d(width, width, 3)}) for _ in range(depth)))
+        wide = [nn.ModuleDict({"conv": nn.Conv2d(2 * width, 2 * width, 3)}) for _ in range(depth - 1)]
+        first = nn.ModuleDict({"conv": nn.Conv2d(width, 2 * width, 3), "skip": nn.Conv2d(width, 2 * width, 1)})
+        self.wide = nn.Sequential(first, *wide)
+        self.head = nn.Linear(2 * width, 5)
+
+
+def test_the_first_block_of_a_stage_is_compared_with_the_first_only() -> None:
+    sizes: Any = {"base": lambda: Stages(16, 2), "delta": lambda: Stages(32, 3)}
+    found = parametrize(Stages(64, 5), **sizes, rule="standard")
+    assert not found.notes
+    for name, factor in found.factors().items():
+        if name.endswith("weight") and name not in ("stem.weight", "head.weight"):
+            assert (factor.tensor.role, factor.tensor.fan_in_ratio, factor.tensor.fan_out_ratio) == ("hidden", 4, 4)
+            assert (factor.tensor.depth, factor.tensor.depth_ratio) == (5, 2.5)
+
+
+def test_layers_that_alternate_are_compared_in_turn() -> None:
+    class Alternating(nn.Module):
+        def __init__(self, width: int, depth: int) -> None:
+            super().__init__()
+            kinds = (lambda: nn.Linear(width, width), lambda: nn.Linear(width, 7), lambda: nn.LayerNorm(width))
+            self.layers = nn.ModuleList(kinds[index % 3]() for index in range(depth))
+
+    sizes: Any = {"base": lambda: Alternating(16, 3), "delta": lambda: Alternating(24, 6)}
+    found = parametrize(Alternating(64, 8), **sizes).factors()
+    roles = [found[f"layers.{index}.weight"].tensor.role for index in range(8)]
+    assert roles == ["hidden", "output", "vector", "hidden", "output", "vector", "hidden", "output"]
+
+
+def test_a_stack_whose_layers_cannot_be_compared_is_refused() -> None:
+    class Growing(nn.Module):
+        def __init__(self, width: int, depth: int) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(width * 2**index, width * 2 ** (index + 1)) for index in range(depth))
+
+    with pytest.raises(
+        ParametrizationError, match=r"the layers of layers are not alike.*give base and delta the model"
+    ):
+        parametrize(Growing(16, 4), base=lambda: Growing(8, 2), delta=lambda: Growing(12, 3))
+    found = parametrize(Growing(16, 3), base=lambda: Growing(8, 3), delta=lambda: Growing(12, 3)).factors()
+    assert {found[f"layers.{index}.weight"].tensor.fan_in_ratio for index in range(3)} == {2.0}
+    with pytest.raises(ParametrizationError, match="cannot be told from sizes that coincide: give delta another width"):
+        parametrize(Listed(32, 4, 32), base=lambda: Listed(16, 1, 32), delta=lambda: Listed(32, 2, 32))
+
+
 LAWS = {
     "constant": lambda tensor: nn.init.normal_(tensor, std=0.02),
     "truncated": lambda tensor: nn.init.trunc_normal_(tensor, std=0.02),

@@ -11,9 +11,8 @@ from torch import nn
 
 from separatrix.steer.errors import ParametrizationError
 from separatrix.steer.parametrization.layout import Layout, is_lookup, layout_of
+from separatrix.steer.parametrization.stacks import Shape, Stack, children, index_in, namesake, stacks_of
 from separatrix.steer.parametrization.tensors import ROLES, Role, TensorFacts
-
-Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Learnt:
     uses: Mapping[str, Use]
     shared: Mapping[str, tuple[str, ...]]
     namesakes: Mapping[str, str]
-    stacks: Mapping[str, tuple[int, int]]
+    stacks: Mapping[str, Stack]
+    layers: Mapping[str, int]
     notes: tuple[str, ...]
 
     def primary(self, first: str) -> TensorFacts:
@@ -50,8 +50,12 @@ class Learnt:
         return next(name for name, other in self.namesakes.items() if other == counterpart)
 
     def depth_of(self, name: str) -> tuple[int, float]:
-        """Layers in the stacks that hold the parameter or module, and that number over the base model's."""
-        inside = [counts for prefix, counts in self.stacks.items() if name.startswith(f"{prefix}.")]
+        """Layers of its kind in the stacks that hold the parameter or module, and that number over the base model's."""
+        inside = [
+            stack.depth_at(index, self.layers[prefix])
+            for prefix, stack in self.stacks.items()
+            if (index := index_in(name, prefix)) is not None
+        ]
         return math.prod(many for many, _ in inside), math.prod(many / few for many, few in inside)
 
 
@@ -70,11 +74,12 @@ def learn(
     delta: nn.Module,
     *,
     roles: Mapping[str, Role],
+    stacks: Mapping[str, Stack] | None = None,
 ) -> Learnt:
     """Compare a model with its base; what may scale is what differs between base and delta.
 
-    Stacks of layers are told by containers whose numbered children are more in delta than in base; layer i of the model
-    is compared with layer i modulo the base's number.
+    Stacks of layers are told by containers whose numbered children are more in delta than in base; their layers are
+    compared with layers of the base that scale alike, or as `stacks` says where that is known.
 
     Raises:
         ParametrizationError: the models have other parameters than their builds differ in, or a dimension differs from
@@ -83,13 +88,13 @@ def learn(
     shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
     small = {name: tuple(p.shape) for name, p in base.named_parameters(remove_duplicate=False)}
     varied = {name: tuple(p.shape) for name, p in delta.named_parameters(remove_duplicate=False)}
-    stacks = _stacks(small, varied)
-    names = {name: _namesake(name, stacks, small, "the model") for name in shapes}
+    stacks = stacks_of(shapes, small, varied) if stacks is None else stacks
+    layers = {prefix: children(shapes, prefix) for prefix in stacks}
+    names = {name: _namesake(name, stacks, layers, small, "the model") for name in shapes}
     _complete(names.values(), small, "the model")
     scaling = _scaling(small, varied, stacks)
     chosen = {name: role for pattern, role in roles.items() for name in matching([pattern], list(shapes), "role")}
-    counts = {prefix: (_children(shapes, prefix), few) for prefix, few in stacks.items()}
-    learnt = Learnt({}, uses(model), _shared(model), names, counts, ())
+    learnt = Learnt({}, uses(model), _shared(model), names, stacks, layers, ())
     facts, notes = {}, []
     for name, use in learnt.uses.items():
         owner = model.get_submodule(use.module)
@@ -104,34 +109,11 @@ def learn(
     return dataclasses.replace(learnt, facts=facts, notes=tuple(notes))
 
 
-def _stacks(small: Mapping[str, Shape], varied: Mapping[str, Shape]) -> dict[str, int]:
-    """Containers with more numbered children in delta than in base, and how many they are in base."""
-    prefixes = {prefix for name in small for prefix in _containers(name)}
-    counts = {prefix: (_children(small, prefix), _children(varied, prefix)) for prefix in sorted(prefixes)}
-    return {prefix: few for prefix, (few, many) in counts.items() if few and many and few != many}
-
-
-def _containers(name: str) -> Iterable[str]:
-    parts = name.split(".")
-    return (".".join(parts[:index]) for index, part in enumerate(parts) if part.isdigit())
-
-
-def _children(names: Iterable[str], prefix: str) -> int:
-    """How many children the container has that are numbered from 0 on without a gap; 0 if others have parameters."""
-    start = f"{prefix}." if prefix else ""
-    heads = {name[len(start) :].split(".", 1)[0] for name in names if name.startswith(start)}
-    return len(heads) if heads == {str(index) for index in range(len(heads))} else 0
-
-
-def _namesake(name: str, stacks: Mapping[str, int], small: Mapping[str, Shape], what: str) -> str:
+def _namesake(
+    name: str, stacks: Mapping[str, Stack], many: Mapping[str, int], small: Mapping[str, Shape], what: str
+) -> str:
     """The name of the parameter's counterpart in the base model."""
-    parts = name.split(".")
-    found = list(parts)
-    for index, part in enumerate(parts):
-        count = stacks.get(".".join(parts[:index]))
-        if part.isdigit() and count is not None:
-            found[index] = str(int(part) % count)
-    counterpart = ".".join(found)
+    counterpart = namesake(name, stacks, many)
     if counterpart not in small:
         raise ParametrizationError(
             f"{what} has a parameter {name!r} and the base model none: build both alike, vary in delta what varies"
@@ -145,12 +127,13 @@ def _complete(found: Iterable[str], small: Mapping[str, Shape], what: str) -> No
 
 
 def _scaling(
-    small: Mapping[str, Shape], varied: Mapping[str, Shape], stacks: Mapping[str, int]
+    small: Mapping[str, Shape], varied: Mapping[str, Shape], stacks: Mapping[str, Stack]
 ) -> dict[str, tuple[bool, ...]]:
     """For every parameter of the base which dimensions differ in delta."""
     found: dict[str, tuple[bool, ...]] = {}
+    many = {prefix: children(varied, prefix) for prefix in stacks}
     for name, shape in varied.items():
-        counterpart = _namesake(name, stacks, small, "delta")
+        counterpart = _namesake(name, stacks, many, small, "delta")
         if len(shape) != len(small[counterpart]):
             raise ParametrizationError(
                 f"{name} has {len(shape)} dimensions in delta and {len(small[counterpart])} in base: build them alike"

@@ -209,7 +209,7 @@ def parametrize(
     placed = place(inner, learnt, chosen, extra, not chosen.held if absorb is None else absorb)
     notes = [note for note in (refused, refused_too, *learnt.notes) if note]
     if initialize:
-        varied = learn(large, small, large, roles={})
+        varied = learn(large, small, large, roles={}, stacks=learnt.stacks)
         notes += _initialize(inner, base, delta, learnt, varied, placed)
     for name, module in inner.named_modules():
         held = placed.hooks.get(name, Hooks())
