@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from separatrix.steer.errors import ParametrizationError
-from separatrix.steer.parametrization.layout import Layout, is_lookup, layout_of
-from separatrix.steer.parametrization.stacks import Shape, Stack, children, index_in, namesake, stacks_of
+from separatrix.steer.parametrization.layout import Layout, Shape, is_lookup, layout_of, shapes_of
+from separatrix.steer.parametrization.stacks import Stack, children, index_in, namesake, stacks_of
 from separatrix.steer.parametrization.tensors import ROLES, Role, TensorFacts
 
 
@@ -85,9 +85,7 @@ def learn(
         ParametrizationError: the models have other parameters than their builds differ in, or a dimension differs from
             the base's though delta does not vary it.
     """
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters(remove_duplicate=False)}
-    small = {name: tuple(p.shape) for name, p in base.named_parameters(remove_duplicate=False)}
-    varied = {name: tuple(p.shape) for name, p in delta.named_parameters(remove_duplicate=False)}
+    shapes, small, varied = shapes_of(model), shapes_of(base), shapes_of(delta)
     stacks = stacks_of(shapes, small, varied) if stacks is None else stacks
     layers = {prefix: children(shapes, prefix) for prefix in stacks}
     names = {name: _namesake(name, stacks, layers, small, "the model") for name in shapes}
@@ -103,7 +101,9 @@ def learn(
         _same_where_fixed(name, shapes[name], small[names[name]], free)
         fact = _fact(name, shapes[name], small[names[name]], free, layout, chosen.get(name))
         depth, ratio = learnt.depth_of(name)
-        facts[name] = dataclasses.replace(fact, depth=depth, depth_ratio=ratio, lookup=is_lookup(owner))
+        stored = tuple(owner.get_parameter(use.parameter).shape)
+        lookup = is_lookup(owner)
+        facts[name] = dataclasses.replace(fact, shape=stored, depth=depth, depth_ratio=ratio, lookup=lookup)
         if not layout.known and name not in chosen and len(shapes[name]) > 1 and any(free):
             notes.append(f"{name} of shape {shapes[name]} is taken as {facts[name].role}; roles={{...}} says otherwise")
     return dataclasses.replace(learnt, facts=facts, notes=tuple(notes))

@@ -7,7 +7,9 @@ import math
 
 from torch import nn
 
-_INPUTS_FIRST = (nn.Embedding, nn.EmbeddingBag, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+Shape = tuple[int, ...]
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_INPUTS_FIRST = (nn.Embedding, nn.EmbeddingBag, *_TRANSPOSED)
 _NAMED_INPUTS_FIRST = ("transformers.pytorch_utils.Conv1D",)
 _OUTPUTS_FIRST = (
     nn.Linear,
@@ -30,22 +32,37 @@ class Layout:
     outputs: int
     known: bool = True
 
-    def fans(self, shape: tuple[int, ...]) -> tuple[int, int]:
+    def fans(self, shape: Shape) -> tuple[int, int]:
         """Fan-in and fan-out of a tensor of at least two dimensions, those of a kernel included."""
         kernel = math.prod(size for index, size in enumerate(shape) if index not in (self.inputs, self.outputs))
         return shape[self.inputs] * kernel, shape[self.outputs] * kernel
 
 
+def shapes_of(model: nn.Module) -> dict[str, Shape]:
+    """The shape of every parameter by each of its names; of a transposed convolution's weight that of a plain one's.
+
+    It is stored as (inputs, outputs / groups, kernel), though an output adds up inputs / groups; a plain convolution
+    has (outputs, inputs / groups, kernel).
+    """
+    found = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        shape, owner = tuple(parameter.shape), model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, _TRANSPOSED) and len(shape) > 1:
+            shape = (shape[1] * owner.groups, shape[0] // owner.groups, *shape[2:])
+        found[name] = shape
+    return found
+
+
 def layout_of(owner: nn.Module, parameter: str, dimensions: int) -> Layout:
-    """The layout of the owner's parameter of that name.
+    """The layout of the owner's parameter of that name, in the shape that `shapes_of` gives it.
 
     A matrix called weight of an unknown module is taken to have outputs first, as torch has it; any other tensor of an
     unknown module is taken to be added to or looked up in, with outputs last.
     """
+    if isinstance(owner, (*_OUTPUTS_FIRST, *_TRANSPOSED)):
+        return Layout(1, 0)
     if is_inputs_first(owner):
         return Layout(0, 1)
-    if isinstance(owner, _OUTPUTS_FIRST):
-        return Layout(1, 0)
     if "weight" in parameter:
         return Layout(1, 0, known=False)
     return Layout(max(dimensions - 2, 0), dimensions - 1, known=False)

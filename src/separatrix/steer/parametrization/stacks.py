@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from separatrix.steer.errors import ParametrizationError
+from separatrix.steer.parametrization.layout import Shape
 
-Shape = tuple[int, ...]
 _Layer = tuple[tuple[str, Shape], ...]
 
 

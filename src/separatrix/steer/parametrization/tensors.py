@@ -20,11 +20,11 @@ ROLES: tuple[Role, ...] = ("input", "hidden", "output", "vector", "scalar")
 class TensorFacts:
     """One parameter of a model beside its namesake in the base model.
 
-    Fans count what one output adds up and what one input feeds, kernels included; vectors have a fan-in of 1. Ratios
-    are over the base model's: `fan_in_ratio` and `fan_out_ratio` of the dimensions that scale (1 for others),
-    `depth_ratio` of the number of layers in the stack that holds the tensor (1 outside of stacks), `depth` that number.
+    Fans count what one output adds up and what one input feeds, kernels included; vectors have a fan-in of 1. Grouped
+    convolutions have the fan-out of all groups together, which is what grows with the width. Ratios are over the base
+    model's: `fan_in_ratio` and `fan_out_ratio` of the dimensions that scale (1 for others), `depth_ratio` of the number
+    of layers in the stack that holds the tensor (1 outside of stacks), `depth` that number.
     `lookup` says that it is an embedding, whose rows are picked rather than added up.
-    `branch` says whether it belongs to the last module of a residual branch.
     """
 
     name: str
