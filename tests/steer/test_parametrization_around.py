@@ -158,6 +158,29 @@ def test_hugging_face_models_with_tied_embeddings() -> None:
     assert again.factors() == factors
 
 
+def test_experts_of_hugging_face_models_are_known() -> None:
+    transformers = pytest.importorskip("transformers")
+
+    def build(width: int) -> nn.Module:
+        sizes = {"vocab_size": 50, "num_hidden_layers": 1, "num_local_experts": 4, "max_position_embeddings": 16}
+        heads = {"num_attention_heads": width // 8, "num_key_value_heads": width // 8}
+        config = transformers.MixtralConfig(hidden_size=width, intermediate_size=3 * width, **heads, **sizes)
+        model: nn.Module = transformers.MixtralForCausalLM(config)
+        return model
+
+    sizes: dict[str, Any] = {"base": lambda: build(16), "delta": lambda: build(24)}
+    found = parametrize(build(32), **sizes, rule="unit-scaled-maximal-update", roles={"*.*.*.*.gate.weight": "output"})
+    assert not found.notes
+    factors = found.factors()
+    names = [f"model.layers.0.mlp.experts.{name}" for name in ("gate_up_proj", "down_proj")]
+    if names[0] not in factors:
+        pytest.skip("this transformers holds experts apart")
+    assert [(factors[n].tensor.fan_in, factors[n].tensor.fan_out) for n in names] == [(32, 192), (96, 32)]
+    # Blake et al. 2024, table 2, absorbed: a deviation of 1 / sqrt(fan-in), and Adam's rate of that times the same.
+    assert [factors[n].initial for n in names] == pytest.approx([32**-0.5, 96**-0.5])
+    assert [factors[n].rate for n in names] == pytest.approx([1 / 32, 1 / 96])
+
+
 SCRIPT = """
 import json, sys
 

@@ -6,7 +6,6 @@ import copy
 import functools
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -124,55 +123,6 @@ def test_tensors_of_unknown_modules_are_guessed_and_it_is_said() -> None:
         given = {"weight": "input", "table": "input"}
         found = parametrize(Positions(16), **sizes, roles=given)
     assert found.factors(torch.optim.SGD)["weight"].rate == 2.0
-
-
-@pytest.mark.parametrize(
-    ("layer", "role", "ratios"),
-    [
-        (lambda n: nn.Conv2d(3, n, 3), "input", (1, 2)),
-        (lambda n: nn.Conv2d(n, n, 3), "hidden", (2, 2)),
-        (lambda n: nn.Conv2d(n, n, 3, groups=n), "input", (1, 2)),
-        (lambda n: nn.ConvTranspose2d(n, 3, 3), "output", (2, 1)),
-        (lambda n: nn.ConvTranspose2d(n, n, 3), "hidden", (2, 2)),
-        (lambda n: nn.ConvTranspose1d(n, n, 3, groups=n), "input", (1, 2)),
-        (lambda n: nn.ConvTranspose2d(n, 2 * n, 3, groups=n // 4), "input", (1, 2)),
-        (lambda n: nn.ConvTranspose2d(n, 2 * n, 3, groups=4), "hidden", (2, 2)),
-        (lambda n: nn.ConvTranspose2d(n, 8, 3, groups=4), "output", (2, 1)),
-        (lambda n: nn.ConvTranspose2d(n**2, n**2, 3, groups=n), "hidden", (2, 4)),
-        (lambda n: nn.Embedding(50, n), "input", (1, 2)),
-        (lambda n: nn.Linear(n, 5), "output", (2, 1)),
-        (lambda n: nn.LayerNorm(n), "vector", (1, 2)),
-        (lambda n: nn.Bilinear(5, 5, n), "input", (1, 2)),
-    ],
-)
-def test_layers_are_read_as_what_they_are(
-    layer: Callable[[int], nn.Module], role: str, ratios: tuple[int, int]
-) -> None:
-    found = parametrize(layer(16), base=lambda: layer(8), delta=lambda: layer(12)).factors()["weight"].tensor
-    assert (found.role, found.fan_in_ratio, found.fan_out_ratio) == (role, *ratios)
-
-
-@pytest.mark.parametrize("groups", [1, 2, 8])
-@pytest.mark.parametrize("layer", [nn.Conv1d, nn.ConvTranspose1d])
-def test_fans_of_convolutions_count_the_weights_that_an_output_depends_on(layer: Any, groups: int) -> None:
-    """Beside non-zero derivatives of an output and, of what one channel of a group feeds, over all groups."""
-    model = layer(8, 16, 3, groups=groups)
-    found = parametrize(
-        copy.deepcopy(model),
-        base=lambda: layer(8, 16, 3, groups=groups),
-        delta=lambda: layer(16, 32, 3, groups=2 * groups if groups == 8 else groups),
-    ).factors()["weight"]
-    inputs = torch.ones(1, 8, 9, requires_grad=True)
-    outputs = model(inputs)
-    (used,) = torch.autograd.grad(outputs[0, 0, 4], model.weight, retain_graph=True)
-    assert found.tensor.fan_in == int((used != 0).sum())
-    fed = sum(
-        int(torch.autograd.grad(outputs[0, channel, place], inputs, retain_graph=True)[0][0, 0, 4] != 0)
-        for channel in range(16)
-        for place in range(outputs.shape[2])
-    )
-    assert found.tensor.fan_out == groups * fed
-    assert found.tensor.shape == tuple(model.weight.shape)
 
 
 def test_a_size_that_delta_does_not_vary_is_named() -> None:

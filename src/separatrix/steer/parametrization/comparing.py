@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import nn
 
 from separatrix.steer.errors import ParametrizationError
-from separatrix.steer.parametrization.layout import Layout, Shape, is_lookup, layout_of, shapes_of
+from separatrix.steer.parametrization.layout import Layout, Shape, is_lookup, layout_from, layout_of, shapes_of
 from separatrix.steer.parametrization.stacks import Stack, children, index_in, namesake, stacks_of
 from separatrix.steer.parametrization.tensors import ROLES, Role, TensorFacts
 
@@ -26,7 +26,10 @@ class Use:
 
 @dataclasses.dataclass(frozen=True)
 class Learnt:
-    """Facts of every parameter by the name of each of its uses, which uses share a tensor, and what was assumed."""
+    """Facts of every parameter by the name of each of its uses, which uses share a tensor, and what was assumed.
+
+    `namesakes` are the names of counterparts in the base model, `layouts` those that were given, by such a name.
+    """
 
     facts: Mapping[str, TensorFacts]
     uses: Mapping[str, Use]
@@ -34,6 +37,7 @@ class Learnt:
     namesakes: Mapping[str, str]
     stacks: Mapping[str, Stack]
     layers: Mapping[str, int]
+    layouts: Mapping[str, Layout]
     notes: tuple[str, ...]
 
     def primary(self, first: str) -> TensorFacts:
@@ -74,30 +78,39 @@ def learn(
     delta: nn.Module,
     *,
     roles: Mapping[str, Role],
-    stacks: Mapping[str, Stack] | None = None,
+    layouts: Mapping[str, str],
+    like: Learnt | None = None,
 ) -> Learnt:
     """Compare a model with its base; what may scale is what differs between base and delta.
 
     Stacks of layers are told by containers whose numbered children are more in delta than in base; their layers are
-    compared with layers of the base that scale alike, or as `stacks` says where that is known.
+    compared with layers of the base that scale alike. Stacks, and layouts that were given, are those of `like`, if any.
 
     Raises:
-        ParametrizationError: the models have other parameters than their builds differ in, or a dimension differs from
-            the base's though delta does not vary it.
+        ParametrizationError: the models have other parameters than their builds differ in, a dimension differs from the
+            base's though delta does not vary it, or a layout is none.
     """
     shapes, small, varied = shapes_of(model), shapes_of(base), shapes_of(delta)
-    stacks = stacks_of(shapes, small, varied) if stacks is None else stacks
+    stacks = stacks_of(shapes, small, varied) if like is None else like.stacks
     layers = {prefix: children(shapes, prefix) for prefix in stacks}
     names = {name: _namesake(name, stacks, layers, small, "the model") for name in shapes}
     _complete(names.values(), small, "the model")
     scaling = _scaling(small, varied, stacks)
     chosen = {name: role for pattern, role in roles.items() for name in matching([pattern], list(shapes), "role")}
-    learnt = Learnt({}, uses(model), _shared(model), names, stacks, layers, ())
+    given = {
+        names[name]: layout_from(words, name, len(shapes[name]))
+        for pattern, words in layouts.items()
+        for name in matching([pattern], list(shapes), "layout")
+    }
+    given = given if like is None else dict(like.layouts)
+    learnt = Learnt({}, uses(model), _shared(model), names, stacks, layers, given, ())
     facts, notes = {}, []
     for name, use in learnt.uses.items():
         owner = model.get_submodule(use.module)
-        layout = layout_of(owner, use.parameter, len(shapes[name]))
         free = scaling[names[name]]
+        layout = given.get(names[name]) or layout_of(owner, use.parameter, len(shapes[name]))
+        if names[name] in given and (grown := [index for index in layout.kernel(len(free)) if free[index]]):
+            raise ParametrizationError(f"dimension {grown[0]} of {name} scales: its layout cannot call it a kernel")
         _same_where_fixed(name, shapes[name], small[names[name]], free)
         fact = _fact(name, shapes[name], small[names[name]], free, layout, chosen.get(name))
         depth, ratio = learnt.depth_of(name)
@@ -105,7 +118,8 @@ def learn(
         lookup = is_lookup(owner)
         facts[name] = dataclasses.replace(fact, shape=stored, depth=depth, depth_ratio=ratio, lookup=lookup)
         if not layout.known and name not in chosen and len(shapes[name]) > 1 and any(free):
-            notes.append(f"{name} of shape {shapes[name]} is taken as {facts[name].role}; roles={{...}} says otherwise")
+            guess = f"{name} of shape {shapes[name]} is taken as {facts[name].role}"
+            notes.append(f"{guess}; roles={{...}} or layouts={{...}} says otherwise")
     return dataclasses.replace(learnt, facts=facts, notes=tuple(notes))
 
 
@@ -167,9 +181,16 @@ def _fact(
         if chosen == "output":
             return TensorFacts(name, chosen, shape, math.prod(shape), 1, ratio)
         return TensorFacts(name, chosen or role, shape, 1, math.prod(shape), 1.0, ratio)
-    if sum(free) > 2:
-        raise ParametrizationError(f"{name} of shape {shape} scales in {sum(free)} dimensions: at most two can")
-    scaled = [index for index, scales in enumerate(free) if scales]
+    scaled = [index for index, scales in enumerate(free) if scales and index not in layout.apart]
+    if layout.inputs is None:
+        role = "vector" if scaled else "scalar"
+        ratio = _ratio(shape, small, scaled)
+        return TensorFacts(name, chosen or role, shape, *layout.fans(shape), 1.0, ratio)
+    if len(scaled) > 2:
+        raise ParametrizationError(
+            f"{name} of shape {shape} scales in {len(scaled)} dimensions and at most two can: "
+            "if it holds separate tensors, layouts={'name': 'each out in'} says so"
+        )
     inputs, outputs = layout.inputs, layout.outputs
     if len(scaled) == 2 and set(scaled) != {inputs, outputs}:
         inputs, outputs = (scaled[1], scaled[0]) if inputs > outputs else (scaled[0], scaled[1])
@@ -180,7 +201,7 @@ def _fact(
         role = "hidden" if len(scaled) == 2 else "input" if scaled[0] == outputs else "output"
     if chosen in ("input", "output") and len(scaled) == 1 and chosen != role:
         inputs, outputs, role = outputs, inputs, chosen
-    fan_in, fan_out = Layout(inputs, outputs).fans(shape)
+    fan_in, fan_out = dataclasses.replace(layout, inputs=inputs, outputs=outputs).fans(shape)
     if chosen == "vector":
         return TensorFacts(name, chosen, shape, 1, fan_out, 1.0, _ratio(shape, small, scaled))
     return TensorFacts(

@@ -1,11 +1,14 @@
-"""Which dimension of a parameter counts inputs and which outputs: known by the module that owns it."""
+"""Which dimension of a parameter counts inputs and which outputs: known by the module that owns it, or said."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 
+import torch
 from torch import nn
+
+from separatrix.steer.errors import ParametrizationError
 
 Shape = tuple[int, ...]
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -26,16 +29,43 @@ _LINEAR = (*_OUTPUTS_FIRST[:4], *_INPUTS_FIRST)
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The dimensions of a parameter that its inputs and outputs lie in, and whether the owner's type says so."""
+    """The dimensions of a parameter that its inputs and outputs lie in, and whether that is known rather than guessed.
 
-    inputs: int
+    Without inputs it is added or multiplied entry by entry. Dimensions `apart` hold one tensor for each index, such as
+    one for each expert; all others of a known layout are a kernel, which is summed over with the inputs.
+    """
+
+    inputs: int | None
     outputs: int
+    apart: tuple[int, ...] = ()
     known: bool = True
+
+    def kernel(self, dimensions: int) -> list[int]:
+        """The dimensions that count for both fans."""
+        outside = (self.inputs, self.outputs, *self.apart)
+        return [index for index in range(dimensions) if self.known and index not in outside]
 
     def fans(self, shape: Shape) -> tuple[int, int]:
         """Fan-in and fan-out of a tensor of at least two dimensions, those of a kernel included."""
-        kernel = math.prod(size for index, size in enumerate(shape) if index not in (self.inputs, self.outputs))
-        return shape[self.inputs] * kernel, shape[self.outputs] * kernel
+        kernel = math.prod(shape[index] for index in self.kernel(len(shape)))
+        return (1 if self.inputs is None else shape[self.inputs] * kernel), shape[self.outputs] * kernel
+
+
+def layout_from(words: str, name: str, dimensions: int) -> Layout:
+    """The layout that a user gives to a parameter by a word for each dimension: in, out, kernel or each.
+
+    Raises:
+        ParametrizationError: they are no layout of as many dimensions.
+    """
+    said = words.split()
+    unknown = set(said) - {"in", "out", "kernel", "each"}
+    if unknown or len(said) != dimensions or said.count("out") != 1 or said.count("in") > 1:
+        raise ParametrizationError(
+            f"{words!r} is no layout of {name}, which has {dimensions} dimensions: give one word for each of them, "
+            "'out' once, 'in' at most once, 'kernel' for what is summed over, 'each' for what holds separate tensors"
+        )
+    apart = tuple(index for index, word in enumerate(said) if word == "each")
+    return Layout(said.index("in") if "in" in said else None, said.index("out"), apart)
 
 
 def shapes_of(model: nn.Module) -> dict[str, Shape]:
@@ -63,9 +93,36 @@ def layout_of(owner: nn.Module, parameter: str, dimensions: int) -> Layout:
         return Layout(1, 0)
     if is_inputs_first(owner):
         return Layout(0, 1)
+    if (experts := _layout_in_experts(owner, parameter, dimensions)) is not None:
+        return experts
     if "weight" in parameter:
         return Layout(1, 0, known=False)
     return Layout(max(dimensions - 2, 0), dimensions - 1, known=False)
+
+
+def _layout_in_experts(owner: nn.Module, parameter: str, dimensions: int) -> Layout | None:
+    """The layout of a tensor that holds those of all experts, as transformers has them: (experts, outputs, inputs).
+
+    Some models have inputs before outputs, which the shapes of the two projections tell where one of them is gated, and
+    a flag elsewhere. Their biases are (experts, outputs).
+    """
+    first = next((name for name in ("gate_up_proj", "up_proj") if hasattr(owner, name)), "")
+    up, down = getattr(owner, first, None), getattr(owner, "down_proj", None)
+    if not isinstance(up, torch.Tensor) or not isinstance(down, torch.Tensor) or not up.dim() == down.dim() == 3:
+        return None
+    (_, rows, columns), (_, inner, outer) = up.shape, down.shape
+    if first == "up_proj":
+        inputs_first = getattr(owner, "is_transposed", None)
+    else:
+        plain, turned = (rows, columns) == (2 * outer, inner), (rows, columns) == (outer, 2 * inner)
+        inputs_first = turned if plain or turned else None
+    if inputs_first is None:
+        return None
+    if parameter in (f"{first}_bias", "down_proj_bias") and dimensions == 2:
+        return Layout(None, 1, apart=(0,))
+    if parameter in (first, "down_proj"):
+        return Layout(1, 2, apart=(0,)) if inputs_first else Layout(2, 1, apart=(0,))
+    return None
 
 
 def is_inputs_first(owner: nn.Module) -> bool:

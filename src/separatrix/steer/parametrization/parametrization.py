@@ -173,6 +173,7 @@ def parametrize(
     delta: Build,
     rule: str | Rule = "maximal-update",
     roles: Mapping[str, str] | None = None,
+    layouts: Mapping[str, str] | None = None,
     branches: Sequence[str] = (),
     multipliers: Mapping[str, float] | None = None,
     absorb: bool | None = None,
@@ -190,10 +191,12 @@ def parametrize(
     loaded) they stay as they are. No layer is replaced and no tensor gets an attribute. Multipliers are absorbed into
     initial values, rates and epsilons; those of tied tensors, and all if `absorb` is false, are held by forward hooks.
 
-    `roles` corrects roles by pattern of parameter names, `branches` names the last modules of residual branches for
-    rules that scale them, `multipliers` puts constants of one's own on outputs of modules; in patterns a star stands
-    for one part of a dotted name. Heads of attention should grow in number, not in size, or divide their logits by the
-    size of a head.
+    `roles` corrects roles by pattern of parameter names. `layouts` says by pattern what the dimensions of a tensor are
+    whose module is not known, a word for each: "in", "out", "kernel" for what is summed over with the inputs, "each"
+    for what holds separate tensors, such as "each out in" for a batch of experts; without "in" it is a vector.
+    `branches` names the last modules of residual branches for rules that scale them, `multipliers` puts constants of
+    one's own on outputs of modules; in patterns a star stands for one part of a dotted name. Heads of attention should
+    grow in number, not in size, or divide their logits by the size of a head.
 
     Raises:
         ParametrizationError: model, base and delta do not fit together, a pattern matches nothing, or the rule is
@@ -204,12 +207,12 @@ def parametrize(
     chosen, inner = find_rule(rule), unwrapped(model)
     small, refused = shapes_only(base, "base")
     large, refused_too = shapes_only(delta, "delta")
-    learnt = learn(inner, small, large, roles=checked_roles(roles or {}))
+    learnt = learn(inner, small, large, roles=checked_roles(roles or {}), layouts=layouts or {})
     extra = module_multipliers(inner, learnt, chosen, branches, multipliers or {})
     placed = place(inner, learnt, chosen, extra, not chosen.held if absorb is None else absorb)
     notes = [note for note in (refused, refused_too, *learnt.notes) if note]
     if initialize:
-        varied = learn(large, small, large, roles={}, stacks=learnt.stacks)
+        varied = learn(large, small, large, roles={}, layouts={}, like=learnt)
         notes += _initialize(inner, base, delta, learnt, varied, placed)
     for name, module in inner.named_modules():
         held = placed.hooks.get(name, Hooks())
