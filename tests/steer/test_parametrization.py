@@ -355,33 +355,6 @@ def test_depth_needs_branches_where_stacks_grow() -> None:
         of_stack(residual(64, 8), "depth-maximal-update")
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "options", "message"),
-    [
-        (torch.optim.LBFGS, {}, "how steps of LBFGS scale is not known"),
-        (torch.optim.AdamW, {"family": "adamw"}, "'adamw' is no family"),
-        (torch.optim.Adam, {"weight_decay": 0.1}, "normalises its weight decay"),
-        (torch.optim.Muon, {}, "Muon takes matrices, not 0.bias"),
-        (torch.optim.AdamW, {"roles": ["head"]}, "'head' is no role"),
-        (torch.optim.AdamW, {"model": mlp(8)[:3]}, "differ in"),
-    ],
-)
-def test_optimizers_that_do_not_fit_are_refused(optimizer: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ParametrizationError, match=message):
-        of_mlp(mlp(64), "maximal-update").param_groups(optimizer, lr=0.1, **options)
-
-
-def test_a_rate_for_every_role_is_asked_for() -> None:
-    with pytest.raises(ParametrizationError, match="lr has no value for tensors of the role 'vector'"):
-        of_mlp(mlp(64), "maximal-update").param_groups(torch.optim.SGD, lr={"input": 0.1})
-
-
-def test_adam_decoupled_by_an_option_is_taken() -> None:
-    found = of_mlp(mlp(64), "maximal-update")
-    groups = found.param_groups(torch.optim.Adam, lr=0.1, weight_decay=0.5, decoupled_weight_decay=True)
-    assert {round(group["lr"] * group["weight_decay"], 12) for group in groups} == {0.05}
-
-
 def test_attention_of_torch_absorbs_what_no_hook_could_hold() -> None:
     class Block(nn.Module):
         def __init__(self, depth: int) -> None:

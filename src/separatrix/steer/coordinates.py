@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from separatrix.steer.errors import SteerError
 from separatrix.steer.parametrization import Parametrization
+from separatrix.steer.parametrization.families import OptimizerClass
 from separatrix.steer.parametrization.multipliers import InputMultiplier
 
 Quantity = Literal["activation", "feature_change", "update", "own_effect", "passed_on"]
@@ -240,7 +241,7 @@ def _rms(tensor: Tensor) -> float:
 def parametrized_setup(
     build: Callable[[int], nn.Module],
     make: Callable[[nn.Module, int], Parametrization],
-    optimizer: type[torch.optim.Optimizer],
+    optimizer: OptimizerClass,
     *,
     lr: float,
     **options: Any,

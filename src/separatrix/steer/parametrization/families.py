@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -14,6 +15,8 @@ from separatrix.steer.errors import ParametrizationError
 from separatrix.steer.parametrization.rule import Descent, Scale
 from separatrix.steer.parametrization.tensors import TensorFacts
 
+OptimizerClass = type[torch.optim.Optimizer] | functools.partial[torch.optim.Optimizer]
+"""The class of an optimizer, or a partial of one that holds some of its settings."""
 FamilyName = Literal["sgd", "adam", "adafactor", "muon"]
 
 
@@ -106,38 +109,85 @@ _BY_CLASS: Mapping[str, FamilyName] = {
 _COUPLED = ("Adam", "NAdam", "RAdam", "Adamax", "RMSprop")
 
 
-def family_of(optimizer: type[torch.optim.Optimizer], name: str | None = None) -> Family:
+def family_of(optimizer: OptimizerClass, name: str | None = None) -> Family:
     """The family of an optimizer's class, or the one that is named.
 
     Raises:
         ParametrizationError: neither is known.
     """
+    chosen = class_of(optimizer)
     if name is None:
-        paths = [f"{kind.__module__}.{kind.__qualname__}" for kind in optimizer.__mro__]
+        paths = [f"{kind.__module__}.{kind.__qualname__}" for kind in chosen.__mro__]
         name = next((_BY_CLASS[path] for path in paths if path in _BY_CLASS), None)
         if name is None:
             raise ParametrizationError(
-                f"how steps of {optimizer.__name__} scale is not known: give family= one of {', '.join(FAMILIES)}"
+                f"how steps of {chosen.__name__} scale is not known: give family= one of {', '.join(FAMILIES)}"
             )
     if name not in FAMILIES:
         raise ParametrizationError(f"{name!r} is no family of optimizers: choose from {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
-def default_of(optimizer: type[torch.optim.Optimizer], option: str) -> Any:
-    """The default of an optimizer's option, None where it has none of that name."""
-    parameter = inspect.signature(optimizer).parameters.get(option)
+def class_of(optimizer: object) -> type[torch.optim.Optimizer]:
+    """The class of an optimizer that is given as such, or with settings by functools.partial.
+
+    Raises:
+        ParametrizationError: it is neither.
+    """
+    inner = optimizer.func if isinstance(optimizer, functools.partial) else optimizer
+    if not isinstance(inner, type) or not issubclass(inner, torch.optim.Optimizer):
+        raise ParametrizationError(
+            f"{str(inner).splitlines()[0]!r:.80} is no class of optimizers: give one, such as torch.optim.AdamW"
+        )
+    return inner
+
+
+def settings_of(optimizer: OptimizerClass) -> Mapping[str, Any]:
+    """What functools.partial gives to an optimizer's constructor."""
+    return optimizer.keywords if isinstance(optimizer, functools.partial) else {}
+
+
+def default_of(optimizer: OptimizerClass, option: str) -> Any:
+    """What an optimizer takes for an option that is not given, None where it has none of that name."""
+    if option in settings_of(optimizer):
+        return settings_of(optimizer)[option]
+    parameter, _ = _parameter(class_of(optimizer), option)
     return None if parameter is None or parameter.default is inspect.Parameter.empty else parameter.default
 
 
-def has_option(optimizer: type[torch.optim.Optimizer], option: str) -> bool:
-    """Whether the optimizer's constructor takes the option."""
-    return option in inspect.signature(optimizer).parameters
+def has_option(optimizer: OptimizerClass, option: str, *, given: bool = False) -> bool:
+    """Whether the optimizer's constructor takes the option, itself or by passing keywords on to a class above.
+
+    Where it takes any keyword and no class names this one, only the user can know: then so if it is `given`.
+
+    Raises:
+        ParametrizationError: it is given, and the optimizer does not take it.
+    """
+    kind = class_of(optimizer)
+    parameter, any_keyword = _parameter(kind, option)
+    if given and parameter is None and not any_keyword:
+        raise ParametrizationError(f"{kind.__name__} takes no {option}: leave it out, or take an optimizer that has it")
+    return parameter is not None or given
 
 
-def couples_decay(optimizer: type[torch.optim.Optimizer], options: Mapping[str, Any]) -> bool:
+def _parameter(kind: type, option: str) -> tuple[inspect.Parameter | None, bool]:
+    """The parameter of that name of the constructor or one it passes keywords to, and whether it takes any keyword."""
+    any_keyword = False
+    for above in kind.__mro__:
+        if "__init__" not in vars(above):
+            continue
+        parameters = inspect.signature(vars(above)["__init__"]).parameters
+        if option in parameters:
+            return parameters[option], any_keyword
+        if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            break
+        any_keyword = True
+    return None, any_keyword
+
+
+def couples_decay(optimizer: OptimizerClass, options: Mapping[str, Any]) -> bool:
     """Whether weight decay is added to gradients that are normalised afterwards."""
-    for kind in optimizer.__mro__:
+    for kind in class_of(optimizer).__mro__:
         if kind.__module__.startswith("torch.optim"):
             decoupled = options.get("decoupled_weight_decay", False)
             return kind.__name__ in _COUPLED and not decoupled

@@ -13,7 +13,16 @@ from torch import nn
 from separatrix.steer.errors import ParametrizationError, ParametrizationWarning
 from separatrix.steer.parametrization.building import Build, has_values, shapes_only, unwrapped, with_values
 from separatrix.steer.parametrization.comparing import Learnt, checked_roles, learn
-from separatrix.steer.parametrization.families import Family, couples_decay, default_of, family_of, has_option
+from separatrix.steer.parametrization.families import (
+    Family,
+    OptimizerClass,
+    class_of,
+    couples_decay,
+    default_of,
+    family_of,
+    has_option,
+    settings_of,
+)
 from separatrix.steer.parametrization.initial import Size, factor_to, rescale, size_of
 from separatrix.steer.parametrization.multipliers import hold_input, hold_output
 from separatrix.steer.parametrization.placing import Hooks, Placed, module_multipliers, place
@@ -61,7 +70,7 @@ class Parametrization:
 
     def param_groups(
         self,
-        optimizer: type[torch.optim.Optimizer],
+        optimizer: OptimizerClass,
         *,
         lr: ByRole,
         weight_decay: ByRole | None = None,
@@ -73,25 +82,29 @@ class Parametrization:
     ) -> list[dict[str, Any]]:
         """Groups for `optimizer(groups, ...)` whose rates, decays and epsilons are those of the base model, scaled.
 
-        `lr`, `weight_decay` and `eps` are what was tuned on the base model, numbers for all or by role; the latter two
-        default to the optimizer's. Weight decay is scaled so that its product with the rate, what a step shrinks by, is
-        that of the base model. `roles` picks parameters, so that two optimizers can share a model. `model` is a copy of
-        the parametrized model, such as one loaded or copied; `family` says how the steps of an optimizer scale that is
-        not one of torch's ("sgd", "adam", "adafactor", "muon"). Other options go to every group. Frozen parameters are
-        left out.
+        `optimizer` is a class, or a functools.partial of one, whose settings count as its defaults. `lr`, `eps` and
+        `weight_decay` are what was tuned on the base model, numbers for all or by role; the latter two default to the
+        optimizer's. Weight decay is scaled so that its product with the rate, what a step shrinks by, is that of the
+        base model. `roles` picks parameters, so that two optimizers can share a model. `model` is a copy of the
+        parametrized model, such as one loaded or copied; `family` says how the steps of an optimizer scale that is not
+        one of torch's ("sgd", "adam", "adafactor", "muon"). Other options go to every group. Frozen parameters are left
+        out.
 
         Raises:
-            ParametrizationError: the optimizer is of no known family or cannot take a tensor, a role has no value, or
-                weight decay would be normalised with the gradient.
+            ParametrizationError: the optimizer is no class, of no known family, or cannot take a tensor or an option
+                that is given, a role has no value, or weight decay would be normalised with the gradient.
         """
         kind = family_of(optimizer, family)
         decay = default_of(optimizer, "weight_decay") if weight_decay is None else weight_decay
         epsilon = default_of(optimizer, "eps") if eps is None else eps
-        if decay and couples_decay(optimizer, options):
+        settings = {**settings_of(optimizer), **options}
+        if decay and couples_decay(optimizer, settings):
             raise ParametrizationError(
-                f"{optimizer.__name__} normalises its weight decay with the gradient, which no width keeps: use AdamW, "
-                "decoupled_weight_decay=True or weight_decay=0"
+                f"{class_of(optimizer).__name__} normalises its weight decay with the gradient, which no width keeps: "
+                "use AdamW, decoupled_weight_decay=True or weight_decay=0"
             )
+        decays = has_option(optimizer, "weight_decay", given=weight_decay is not None)
+        has_epsilon = has_option(optimizer, "eps", given=eps is not None)
         wanted = _chosen_roles(roles)
         target = self.model if model is None else unwrapped(model)
         groups: dict[tuple[Any, ...], dict[str, Any]] = {}
@@ -103,11 +116,11 @@ class Parametrization:
                 raise ParametrizationError(
                     f"Muon takes matrices, not {name} of shape {tensor.shape}: give it roles=['hidden'], AdamW the rest"
                 )
-            factor = self._rate(name, kind, options)
+            factor = self._rate(name, kind, settings)
             group: dict[str, Any] = {"lr": _by_role(lr, tensor.role, "lr") * factor}
-            if has_option(optimizer, "weight_decay"):
+            if decays:
                 group["weight_decay"] = _by_role(decay or 0.0, tensor.role, "weight_decay") / factor
-            if has_option(optimizer, "eps") and epsilon is not None:
+            if has_epsilon and epsilon is not None:
                 group["eps"] = kind.epsilon(epsilon, self.placed.scales[name][kind.descent], tensor)
             key = tuple(group.values())
             groups.setdefault(key, {"params": [], **group, **options})["params"].append(parameter)
@@ -116,7 +129,7 @@ class Parametrization:
         return list(groups.values())
 
     def factors(
-        self, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW, *, family: str | None = None, **options: Any
+        self, optimizer: OptimizerClass = torch.optim.AdamW, *, family: str | None = None, **options: Any
     ) -> dict[str, Factors]:
         """The factors of every tensor, by name, for an optimizer; a tied one has those of each of its uses.
 
@@ -124,9 +137,10 @@ class Parametrization:
             ParametrizationError: the optimizer is of no known family.
         """
         kind = family_of(optimizer, family)
+        settings = {**settings_of(optimizer), **options}
         found = {}
         for first, names in self.learnt.shared.items():
-            scale, rate = self.placed.scales[first][kind.descent], self._rate(first, kind, options)
+            scale, rate = self.placed.scales[first][kind.descent], self._rate(first, kind, settings)
             for name in names:
                 held = self.placed.hooks.get(self.learnt.uses[name].module, Hooks())
                 inside = held.output * (1.0 if name.endswith("bias") else held.input)
@@ -134,12 +148,12 @@ class Parametrization:
         return found
 
     def table(
-        self, optimizer: type[torch.optim.Optimizer] = torch.optim.AdamW, *, family: str | None = None, **options: Any
+        self, optimizer: OptimizerClass = torch.optim.AdamW, *, family: str | None = None, **options: Any
     ) -> Table:
         """One row for each kind of tensor: role, fans, and factors on initial scale, rate, decay and output."""
         from separatrix.steer.parametrization.table import table_of
 
-        return table_of(self, self.factors(optimizer, family=family, **options), optimizer.__name__)
+        return table_of(self, self.factors(optimizer, family=family, **options), class_of(optimizer).__name__)
 
     def __rich__(self) -> Table:
         return self.table()
