@@ -162,7 +162,7 @@ class Listed(nn.Module):
 
 
 @pytest.mark.parametrize("inputs", [20, 32, 64], ids=["apart", "as wide as delta", "as wide as the model"])
-@pytest.mark.parametrize(("depth", "few", "many"), [(4, 1, 2), (4, 2, 3), (3, 1, 4), (1, 1, 2), (6, 2, 5)])
+@pytest.mark.parametrize(("depth", "few", "many"), [(4, 1, 3), (4, 2, 3), (3, 1, 4), (1, 1, 2), (6, 2, 5)])
 def test_first_and_last_layers_of_one_list_stay_such_at_any_depth(depth: int, few: int, many: int, inputs: int) -> None:
     """Table 3 of Yang et al. 2022 at a ratio of 4 by hand, and what builds of the model's own depth give."""
     torch.manual_seed(0)
@@ -297,3 +297,50 @@ def test_a_bias_drawn_by_the_fan_in_of_its_layer_is_held_constant() -> None:
         sizes["delta"] = lambda: nn.Sequential(nn.Linear(6, 24), nn.Linear(24, 2))
         parametrize(model, **sizes)
         torch.testing.assert_close(model[1].bias.detach(), 2 * before)
+
+
+class Damped(nn.Module):
+    """Residual blocks whose last layers are drawn with a deviation that falls with the depth."""
+
+    def __init__(self, width: int, depth: int, power: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"up": nn.Linear(width, 2 * width), "down": nn.Linear(2 * width, width)})
+            for _ in range(depth)
+        )
+        for block in self.blocks:
+            assert isinstance(block, nn.ModuleDict)
+            nn.init.normal_(block["down"].weight, std=0.02 * depth**-power)
+
+
+@pytest.mark.parametrize("rule", ["standard", "maximal-update", "depth-maximal-update"])
+@pytest.mark.parametrize("power", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("width", [32, 64])
+def test_a_law_of_the_depth_stays_where_the_rule_has_none(width: int, power: float, rule: str) -> None:
+    """A deviation of 0.02 L^-power that is constant in the width: it becomes the rule's of the fan-in and keeps L."""
+    torch.manual_seed(0)
+    model = Damped(width, 32, power)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    branches = {"branches": ["blocks.*.down"]} if rule.startswith("depth") else {}
+    sizes: Any = {"base": lambda: Damped(32, 2, power), "delta": lambda: Damped(64, 3, power)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parametrize(model, **sizes, rule=rule, **branches)
+    # The rule of the depth has 1 / sqrt(16) in place of the constructor's power of 16.
+    deep = 16 ** (power - 0.5) if branches else 1.0
+    for name, value in model.state_dict().items():
+        factor = (32 / width) ** 0.5 * deep if "down.weight" in name else 1.0
+        if name.endswith("weight"):
+            torch.testing.assert_close(value, before[name] * factor, rtol=1e-5, atol=0)
+
+
+def test_a_law_of_width_or_depth_that_cannot_be_told_apart_is_said() -> None:
+    torch.manual_seed(0)
+    sizes: Any = {"base": lambda: Damped(16, 2, 0.5), "delta": lambda: Damped(32, 4, 0.5)}
+    with pytest.warns(ParametrizationWarning, match="let the two grow by different factors") as caught:
+        parametrize(Damped(64, 8, 0.5), **sizes, rule="standard")
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        parametrize(Damped(64, 8, 0.5), **sizes, rule="depth-maximal-update", branches=["blocks.*.down"])
+        parametrize(Damped(64, 8, 0.5), **(sizes | {"delta": lambda: Damped(48, 4, 0.5)}), rule="standard")

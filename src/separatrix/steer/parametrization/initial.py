@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+Ratios = tuple[float, float]
+"""A size in the model and in delta, over the base's."""
 _POWERS = (0.5, 0.0, 1.0)
+_DEPTH_POWERS = (0.0, 0.25, 0.5, 1.0)
 _NEAR = 0.02
 _ERRORS = 4.0
 
@@ -29,35 +32,49 @@ def size_of(tensor: torch.Tensor) -> Size:
     return Size(value, math.sqrt(0.5 / max(tensor.numel(), 1)))
 
 
-def factor_to(
-    target: float, model: Size, base: Size, quiet: tuple[Size, Size] | None, ratios: Sequence[tuple[float, float]]
-) -> float:
-    """What to multiply the model's tensor by, so that its entries are `target` times those of the base model's.
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """How initial values change from the base to the model: logarithms, of all and of what is due to the depth.
 
-    Constructors draw with deviations that are powers 0, -1/2 or -1 of sizes (fan-in, layers). `ratios` are those of the
-    sizes that may matter, in the model and in delta over the base; `quiet` are the tensor's sizes in builds of base and
-    delta that draw without noise. If a product of powers explains the latter and is within sampling error of the
-    model's values, those are taken to follow it, which leaves no noise in the factor; otherwise what was measured is
-    corrected. Zeros stay zeros.
+    `sure` says whether no other law that fits as well has another part due to the depth.
     """
-    if model.value == 0.0 or base.value == 0.0:
-        return 1.0
+
+    change: float
+    by_depth: float = 0.0
+    sure: bool = True
+
+
+def law_of(model: Size, base: Size, quiet: tuple[Size, Size] | None, widths: Sequence[Ratios], depth: Ratios) -> Law:
+    """The law that a constructor follows, from the sizes of a tensor that it draws.
+
+    Constructors draw with deviations that are powers 0, -1/2 or -1 of sizes (fan-in), or -1/4 of the number of layers.
+    `widths` and `depth` are the ratios of those that may matter, in the model and in delta over the base; `quiet` are
+    the tensor's sizes in builds of base and delta that draw without noise. If a product of powers explains the latter
+    and is within sampling error of the model's values, those are taken to follow it, which leaves no noise in the law,
+    rather without the depth than with it; otherwise it is what was measured.
+    """
     measured = math.log(model.value / base.value)
     allowed = _NEAR + _ERRORS * math.hypot(model.error, base.error)
-    laws = [
-        -sum(power * math.log(ours) for power, (ours, _) in zip(powers, ratios, strict=True))
-        for powers in itertools.product(_POWERS, repeat=len(ratios))
-        if _explains(powers, quiet, ratios)
-    ]
-    nearest = min(laws, key=lambda law: abs(law - measured), default=math.inf)
-    return target / math.exp(nearest if abs(nearest - measured) <= allowed else measured)
+    fitting = []
+    for powers in itertools.product(*(_POWERS for _ in widths), _DEPTH_POWERS):
+        ours, theirs = (
+            [-power * math.log(pair[which]) for power, pair in zip(powers, (*widths, depth), strict=True)]
+            for which in (0, 1)
+        )
+        if _explains(sum(theirs), quiet) and abs(sum(ours) - measured) <= allowed:
+            fitting.append(Law(sum(ours), ours[-1]))
+    if not fitting:
+        return Law(measured)
+    chosen = min(fitting, key=lambda law: (law.by_depth != 0.0, abs(law.change - measured)))
+    near = abs(chosen.change - measured) + _NEAR
+    rivals = (law for law in fitting if law.by_depth != chosen.by_depth)
+    return dataclasses.replace(chosen, sure=all(abs(law.change - measured) > near for law in rivals))
 
 
-def _explains(powers: Sequence[float], quiet: tuple[Size, Size] | None, ratios: Sequence[tuple[float, float]]) -> bool:
-    """Whether delta's values over the base's are that product of powers; any is without them."""
+def _explains(predicted: float, quiet: tuple[Size, Size] | None) -> bool:
+    """Whether delta's values over the base's are what is predicted; anything is without them."""
     if quiet is None or 0.0 in (quiet[0].value, quiet[1].value):
         return True
-    predicted = -sum(power * math.log(theirs) for power, (_, theirs) in zip(powers, ratios, strict=True))
     return abs(predicted - math.log(quiet[1].value / quiet[0].value)) <= _NEAR
 
 

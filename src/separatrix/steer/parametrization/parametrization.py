@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from separatrix.steer.parametrization.families import (
     has_option,
     settings_of,
 )
-from separatrix.steer.parametrization.initial import Size, factor_to, rescale, size_of
+from separatrix.steer.parametrization.initial import Ratios, Size, law_of, rescale, size_of
 from separatrix.steer.parametrization.multipliers import hold_input, hold_output
 from separatrix.steer.parametrization.placing import Hooks, Placed, module_multipliers, place
 from separatrix.steer.parametrization.quiet import quiet
@@ -43,7 +44,8 @@ ByRole = float | Mapping[str, float]
 class Factors:
     """Factors of one tensor over the base model's: its initial root mean square, its learning rate, its weight decay.
 
-    `initial` is the root mean square itself where `absolute`. `multiplier` is what hooks multiply it by.
+    `initial` is the root mean square itself where `absolute`; a law of the depth that the constructor follows comes on
+    top where the rule has none. `multiplier` is what hooks multiply it by.
     """
 
     tensor: TensorFacts
@@ -201,8 +203,9 @@ def parametrize(
     once, on a model as its constructor leaves it.
 
     Initial values are rescaled in place: the law that the constructor follows is read from builds of `base` and `delta`
-    and replaced by the rule's; constants stay constants and zeros zeros. With `initialize=False` (a checkpoint will be
-    loaded) they stay as they are. No layer is replaced and no tensor gets an attribute. Multipliers are absorbed into
+    and replaced by the rule's; constants stay constants and zeros zeros. Under a rule that says nothing of the depth,
+    what the constructor divides by a power of the number of layers stays divided. With `initialize=False` (a checkpoint
+    will be loaded) they stay as they are. No layer is replaced and no tensor gets an attribute. Multipliers go into
     initial values, rates and epsilons; those of tied tensors, and all if `absorb` is false, are held by forward hooks.
 
     `roles` corrects roles by pattern of parameter names. `layouts` says by pattern what the dimensions of a tensor are
@@ -227,7 +230,7 @@ def parametrize(
     notes = [note for note in (refused, refused_too, *learnt.notes) if note]
     if initialize:
         varied = learn(large, small, large, roles={}, layouts={}, like=learnt)
-        notes += _initialize(inner, base, delta, learnt, varied, placed)
+        notes += _initialize(inner, base, delta, learnt, varied, placed, chosen)
     for name, module in inner.named_modules():
         held = placed.hooks.get(name, Hooks())
         hold_input(module, held.input)
@@ -238,7 +241,7 @@ def parametrize(
 
 
 def _initialize(
-    model: nn.Module, base: Build, delta: Build, learnt: Learnt, varied: Learnt, placed: Placed
+    model: nn.Module, base: Build, delta: Build, learnt: Learnt, varied: Learnt, placed: Placed, rule: Rule
 ) -> list[str]:
     """Rescale initial values; what had to be assumed."""
     if not has_values(model):
@@ -246,9 +249,10 @@ def _initialize(
     parameters = dict(model.named_parameters(remove_duplicate=False))
     small = with_values(base, "base")
     started = _sizes(small) if has_values(small) else None
+    notes = [] if started else ["base has no values: initial values are taken to follow 1 / sqrt(fan-in)"]
     calm = None if isinstance(base, nn.Module) or isinstance(delta, nn.Module) else (quiet(base), quiet(delta))
     laws = None if calm is None else (_sizes(calm[0]), _sizes(calm[1]))
-    factors = {}
+    factors, unsure = {}, []
     for name in learnt.shared:
         scale = placed.scales[name]["sign"]
         size, counterpart = size_of(parameters[name]), learnt.namesakes[name]
@@ -256,31 +260,42 @@ def _initialize(
             factors[name] = scale.initial / size.value if size.value else 1.0
         elif started is None:
             factors[name] = scale.initial * learnt.primary(name).fan_in_ratio ** 0.5
+        elif 0.0 in (size.value, started[counterpart].value):
+            factors[name] = 1.0
         else:
             theirs = varied.named_after(counterpart)
             law = None if laws is None else (laws[0][counterpart], laws[1][theirs])
-            ratios = _ratios(learnt, varied, name, theirs)
-            factors[name] = factor_to(scale.initial, size, started[counterpart], law, ratios)
+            found = law_of(size, started[counterpart], law, *_ratios(learnt, varied, name, theirs))
+            kept = 0.0 if rule.has_depth(learnt.primary(name)) else found.by_depth
+            factors[name] = scale.initial * math.exp(kept - found.change)
+            if not found.sure and not rule.has_depth(learnt.primary(name)):
+                unsure.append(name)
     rescale(model, factors)
-    return [] if started else ["base has no values: initial values are taken to follow 1 / sqrt(fan-in)"]
+    if unsure:
+        notes.append(
+            f"initial values of {len(unsure)} tensors, such as {unsure[0]}, may follow the width or the depth, which "
+            "grow alike, and are taken to follow the width: in delta, let the two grow by different factors"
+        )
+    return notes
 
 
 def _sizes(model: nn.Module) -> dict[str, Size]:
     return {name: size_of(tensor) for name, tensor in unwrapped(model).named_parameters(remove_duplicate=False)}
 
 
-def _ratios(learnt: Learnt, varied: Learnt, name: str, theirs: str) -> list[tuple[float, float]]:
+def _ratios(learnt: Learnt, varied: Learnt, name: str, theirs: str) -> tuple[list[Ratios], Ratios]:
     """Ratios of the sizes that a tensor's initial values may depend on, in the model and in delta over the base.
 
-    Those are its fans, the fan-in of what its module adds up (a bias is often drawn by that), and the depth.
+    Those are widths, its fans and the fan-in of what its module adds up (a bias is often drawn by that), and the depth.
     """
     found = set()
     for mine, other in zip(learnt.siblings(name), varied.siblings(theirs), strict=True):
         ours, his = learnt.facts[mine], varied.facts[other]
         found.add((ours.fan_in_ratio, his.fan_in_ratio))
         if mine == name:
-            found |= {(ours.fan_out_ratio, his.fan_out_ratio), (ours.depth_ratio, his.depth_ratio)}
-    return sorted(found - {(1.0, 1.0)})
+            found.add((ours.fan_out_ratio, his.fan_out_ratio))
+            depth = (ours.depth_ratio, his.depth_ratio)
+    return sorted(found - {(1.0, 1.0)}), depth
 
 
 def _plain(name: str) -> str:

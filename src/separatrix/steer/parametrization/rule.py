@@ -58,3 +58,8 @@ class Rule:
     scale: Callable[[TensorFacts, Descent], Scale]
     held: bool = False
     branch: Callable[[int, float], float] | None = None
+
+    def has_depth(self, tensor: TensorFacts) -> bool:
+        """Whether the rule says anything of the number of layers."""
+        shallow = dataclasses.replace(tensor, depth=1, depth_ratio=1.0)
+        return self.branch is not None or self.scale(tensor, "sign") != self.scale(shallow, "sign")
