@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import copy
+import dataclasses
 import functools
 import io
 import json
@@ -11,7 +13,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -20,7 +22,8 @@ import torch.distributed
 from tests.steer.nets import Tied, mlp, train
 from torch import nn
 
-from separatrix.steer import parametrize
+from separatrix.steer import ParametrizationError, parametrize
+from separatrix.steer.parametrization.multipliers import OutputMultiplier
 
 SIZES: dict[str, Any] = {"base": functools.partial(mlp, 16), "delta": functools.partial(mlp, 24)}
 
@@ -99,6 +102,95 @@ def test_a_checkpoint_is_left_alone_without_initialising() -> None:
     assert found.factors() == parametrize(mlp(64), **SIZES).factors()
     inputs = torch.randn(5, 6, dtype=torch.float64)
     assert torch.equal(resumed(inputs), model(inputs))
+
+
+class Pair(NamedTuple):
+    features: torch.Tensor
+    rest: torch.Tensor | None
+
+
+@dataclasses.dataclass
+class Record:
+    features: torch.Tensor
+    rest: torch.Tensor | None
+
+
+KINDS: dict[str, Any] = {
+    "tuple": lambda first, rest: (first, rest),
+    "list": lambda first, rest: [first, rest],
+    "namedtuple": Pair,
+    "mapping": lambda first, rest: {"features": first, "rest": rest},
+    "ordered": lambda first, rest: collections.OrderedDict(features=first, rest=rest),
+    "dataclass": Record,
+}
+
+
+class Several(nn.Module):
+    """Gives what a layer does among other things."""
+
+    def __init__(self, width: int, kind: str) -> None:
+        super().__init__()
+        self.layer, self.kind = nn.Linear(4, width), kind
+
+    def forward(self, inputs: torch.Tensor, rest: torch.Tensor | None = None) -> Any:
+        return KINDS[self.kind](self.layer(inputs), rest)
+
+
+class Inside(nn.Module):
+    """Calls the one that gives several."""
+
+    def __init__(self, width: int, kind: str) -> None:
+        super().__init__()
+        self.body = Several(width, kind)
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        return self.body(inputs, inputs)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_multiplier_scales_the_first_of_several_outputs(kind: str) -> None:
+    model, rest = Inside(16, kind), torch.randn(3, 4)
+    alone = copy.deepcopy(model)
+    parametrize(model, base=lambda: Inside(8, kind), delta=lambda: Inside(12, kind), multipliers={"body": 0.5})
+    got, expected = model(rest), alone(rest)
+    assert type(got) is type(expected)
+    for given, plain in ((got, 1.0), (expected, 0.5)):
+        parts = (
+            given if isinstance(given, tuple | list) else [*(vars(given) if kind == "dataclass" else given).values()]
+        )
+        torch.testing.assert_close(parts[0] * plain, alone.body.layer(rest) * 0.5)
+        assert parts[1] is rest
+
+
+def test_a_multiplier_on_what_is_no_tensor_is_refused_in_one_line() -> None:
+    class Odd(Inside):
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return {"rest": None, "features": self.body(inputs)} if self.body.kind == "mapping" else None
+
+    class Outer(nn.Module):
+        def __init__(self, width: int, kind: str) -> None:
+            super().__init__()
+            self.odd = Odd(width, kind)
+
+        def forward(self, inputs: torch.Tensor) -> Any:
+            return self.odd(inputs)
+
+    for kind in ("mapping", "tuple"):
+        model = Outer(16, kind)
+        sizes: dict[str, Any] = {what: functools.partial(Outer, n, kind) for what, n in (("base", 8), ("delta", 12))}
+        parametrize(model, **sizes, multipliers={"odd": 0.5})
+        with pytest.raises(ParametrizationError, match=r"^Odd returns a .* whose first part is no tensor: put"):
+            model(torch.randn(3, 4))
+
+
+def test_a_multiplier_keeps_outputs_of_hugging_face_models() -> None:
+    outputs = pytest.importorskip("transformers.modeling_outputs")
+    given = outputs.BaseModelOutput(last_hidden_state=torch.ones(2), attentions=(torch.ones(3),))
+    scaled = OutputMultiplier(0.5)(nn.Identity(), (), given)
+    assert type(scaled) is type(given)
+    assert torch.equal(scaled.last_hidden_state, torch.full((2,), 0.5))
+    assert scaled[0] is scaled.last_hidden_state and scaled.attentions is given.attentions
+    assert torch.equal(given.last_hidden_state, torch.ones(2))
 
 
 @pytest.mark.timeout(300)
