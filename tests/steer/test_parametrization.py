@@ -334,6 +334,9 @@ def test_prints_one_table() -> None:
     [
         ({"rule": "muq"}, "there is no parametrization 'muq': choose from "),
         ({"delta": functools.partial(mlp, 16)}, "delta has the shapes of base"),
+        ({"base": 32}, "base is of the type int: give a module, or a function that makes one"),
+        ({"delta": mlp}, "delta needs an argument 'width': give a function that takes none"),
+        ({"model": 32}, "the model is of the type int: give a torch.nn.Module"),
         ({"base": lambda: 3}, "base builds a int: give a module"),
         ({"base": lambda: nn.Sequential(*mlp(16)[:3])}, "a parameter '4.weight' and the base model none"),
         ({"roles": {"9.weight": "input"}}, "role '9.weight' matches nothing"),
@@ -346,7 +349,7 @@ def test_prints_one_table() -> None:
 def test_what_does_not_fit_is_refused_in_one_line(change: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {"base": functools.partial(mlp, 16), "delta": functools.partial(mlp, 24)} | change
     with pytest.raises(ParametrizationError, match=message) as caught:
-        parametrize(mlp(64), **given)
+        parametrize(**{"model": mlp(64)} | given)
     assert "\n" not in str(caught.value)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -15,26 +16,32 @@ Build = nn.Module | Callable[[], nn.Module]
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside of `torch.compile` and data-parallel wrappers."""
+    """The model inside of `torch.compile` and data-parallel wrappers.
+
+    Raises:
+        ParametrizationError: it is no module.
+    """
     inner: Any = model
     while True:
         if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
             inner = inner.module
         elif hasattr(inner, "_orig_mod"):
             inner = inner._orig_mod
-        else:
-            assert isinstance(inner, nn.Module)
+        elif isinstance(inner, nn.Module):
             return inner
+        else:
+            raise ParametrizationError(f"the model is of the type {type(inner).__name__}: give a torch.nn.Module")
 
 
 def shapes_only(build: Build, what: str) -> tuple[nn.Module, str | None]:
     """The model of `build` on the meta device, and why it had to be built on the CPU, if it had to be.
 
     Raises:
-        ParametrizationError: `build` gives no module.
+        ParametrizationError: `build` is nothing to call without arguments, or gives no module.
     """
     if isinstance(build, nn.Module):
         return unwrapped(build), None
+    _callable(build, what)
     try:
         with torch.random.fork_rng(devices=()), torch.device("meta"):
             return _checked(build(), what), None
@@ -62,6 +69,22 @@ def with_values(build: Build, what: str) -> nn.Module:
 def has_values(model: nn.Module) -> bool:
     """Whether every parameter has storage."""
     return not any(parameter.is_meta for parameter in model.parameters())
+
+
+def _callable(build: object, what: str) -> None:
+    if not callable(build):
+        raise ParametrizationError(
+            f"{what} is of the type {type(build).__name__}: give a module, or a function that makes one"
+        )
+    try:
+        needed = inspect.signature(build).parameters.values()
+    except (TypeError, ValueError):  # what is written in C may tell no signature
+        return
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    if missing := [one.name for one in needed if one.default is one.empty and one.kind not in optional]:
+        raise ParametrizationError(
+            f"{what} needs an argument {missing[0]!r}: give a function that takes none, lambda: build(32)"
+        )
 
 
 def _checked(model: object, what: str) -> nn.Module:
