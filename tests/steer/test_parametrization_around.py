@@ -22,8 +22,9 @@ import torch.distributed
 from tests.steer.nets import Tied, mlp, train
 from torch import nn
 
-from separatrix.steer import ParametrizationError, parametrize
+from separatrix.steer import ParametrizationError, parametrize, rules
 from separatrix.steer.parametrization.multipliers import OutputMultiplier
+from separatrix.steer.parametrization.rulebook.standard_per_layer import standard_with_exponents
 
 SIZES: dict[str, Any] = {"base": functools.partial(mlp, 16), "delta": functools.partial(mlp, 24)}
 
@@ -71,6 +72,18 @@ def test_a_pickled_model_keeps_its_multipliers() -> None:
     other = pickle.loads(pickle.dumps(model))
     tokens = torch.arange(5)
     assert torch.equal(other(tokens), model(tokens))
+
+
+@pytest.mark.parametrize("rule", [*rules(), "of one's own"])
+def test_a_pickled_parametrization_gives_the_same_groups(rule: str) -> None:
+    chosen = standard_with_exponents({"sign": {"hidden": 0.25}}) if rule == "of one's own" else rule
+    found = parametrize(mlp(64), **SIZES, rule=chosen)
+    other = pickle.loads(pickle.dumps(found))
+    assert other.rule == found.rule
+    for optimizer in (torch.optim.AdamW, torch.optim.SGD):
+        assert other.factors(optimizer) == found.factors(optimizer)
+        ours, theirs = (part.param_groups(optimizer, lr=0.1) for part in (found, other))
+        assert [group["lr"] for group in theirs] == [group["lr"] for group in ours]
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.SGD])
