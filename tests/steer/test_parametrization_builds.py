@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 import math
+import random
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tests.steer.nets import Residual, Tied, mlp
+from tests.steer.nets import Residual, mlp
 from torch import nn
 
 from separatrix.steer import ParametrizationError, ParametrizationWarning, parametrize
@@ -56,11 +58,47 @@ def test_initial_values_follow_the_rule_whatever_law_the_constructor_has(power: 
     assert not found.notes
 
 
-def test_draws_nothing_from_the_global_generator() -> None:
-    model = Tied(64)
-    before = torch.get_rng_state()
-    parametrize(model, base=lambda: Tied(16), delta=lambda: Tied(24))
-    assert torch.equal(torch.get_rng_state(), before)
+def test_draws_nothing_from_global_generators(monkeypatch: pytest.MonkeyPatch) -> None:
+    class FromAll(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.layer = nn.Linear(width, width)
+            drawn = np.random.randn(width, width) * random.random()
+            self.other = nn.Linear(width, 3)
+            self.layer.weight.data = torch.tensor(drawn, dtype=torch.float32)
+
+    def draw() -> tuple[float, ...]:
+        return float(torch.rand(())), float(np.random.rand()), random.random()
+
+    def states() -> None:
+        torch.manual_seed(5)
+        np.random.seed(6)
+        random.seed(7)
+
+    states()
+    expected, model = draw(), FromAll(16)
+    devices: list[Any] = []
+    with monkeypatch.context() as patch:
+        states()
+        patch.setattr(torch.cuda, "manual_seed_all", devices.append)
+        first = parametrize(copy.deepcopy(model), base=lambda: FromAll(8), delta=lambda: FromAll(12))
+        assert draw() == expected
+    assert not devices  # generators of other devices are not seeded either
+    again = parametrize(copy.deepcopy(model), base=lambda: FromAll(8), delta=lambda: FromAll(12))
+    assert torch.equal(again.model.layer.weight, first.model.layer.weight)
+
+
+def test_generators_are_put_back_where_a_constructor_fails() -> None:
+    def fail() -> nn.Module:
+        torch.rand(3), np.random.rand(3), random.random()
+        raise RuntimeError("no such size")
+
+    state = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    with pytest.raises(RuntimeError, match="no such size"):
+        parametrize(mlp(16), base=fail, delta=functools.partial(mlp, 24))
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert (state[1] == np.random.get_state()[1]).all()
+    assert state[2] == random.getstate()
 
 
 class Refusing(nn.Module):

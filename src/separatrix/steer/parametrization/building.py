@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -43,7 +46,7 @@ def shapes_only(build: Build, what: str) -> tuple[nn.Module, str | None]:
         return unwrapped(build), None
     _callable(build, what)
     try:
-        with torch.random.fork_rng(devices=()), torch.device("meta"):
+        with kept_generators(), torch.device("meta"):
             return _checked(build(), what), None
     except ParametrizationError:
         raise
@@ -54,16 +57,30 @@ def shapes_only(build: Build, what: str) -> tuple[nn.Module, str | None]:
 
 
 def with_values(build: Build, what: str) -> nn.Module:
-    """The model of `build` on the CPU; the global generator is left as it was.
+    """The model of `build` on the CPU, from fixed seeds; global generators are left as they were.
 
     Raises:
         ParametrizationError: `build` gives no module.
     """
     if isinstance(build, nn.Module):
         return unwrapped(build)
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
+    with kept_generators():
         return _checked(build(), what)
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """Fixed seeds for the global generators of torch (of the CPU), numpy and Python, which are put back after it."""
+    python, arrays, tensors = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    try:
+        random.seed(0)
+        np.random.seed(0)
+        torch.default_generator.manual_seed(0)  # torch.manual_seed would reseed other devices, too
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(arrays)
+        torch.default_generator.set_state(tensors)
 
 
 def has_values(model: nn.Module) -> bool:

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from separatrix.steer.parametrization.building import kept_generators
+
 _aten = torch.ops.aten
 _NORMAL = {_aten.normal_.default, _aten.randn.default, _aten.randn_like.default}
 _UNIFORM = {_aten.uniform_.default, _aten.rand.default, _aten.rand_like.default}
@@ -34,11 +36,9 @@ class QuietDraws(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def quiet(build: Callable[[], nn.Module]) -> nn.Module:
-    """What `build` gives on the CPU with quiet draws; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(0)
-        with QuietDraws():  # type: ignore[no-untyped-call]
-            return build()
+    """What `build` gives on the CPU with quiet draws; global generators are left as they were."""
+    with kept_generators(), QuietDraws():  # type: ignore[no-untyped-call]
+        return build()
 
 
 def _two(args: Any, given: Any, *options: tuple[str, float]) -> list[float]:
