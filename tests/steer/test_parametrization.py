@@ -195,6 +195,14 @@ def test_at_the_size_of_the_base_nothing_changes() -> None:
         assert len(group["params"]) == 6
 
 
+def test_at_the_size_of_the_base_unit_scaling_changes_what_the_fans_say() -> None:
+    """Blake et al. 2024, table 2, for Adam: rates of 1 / sqrt(fan-in), multipliers of that or of 1 / fan-in."""
+    factors = of_mlp(mlp(16), "unit-scaled-maximal-update").factors()
+    weights = [factors[name] for name in ("0.weight", "2.weight", "4.weight")]
+    assert [factor.multiplier for factor in weights] == pytest.approx([6**-0.5, 1 / 4, 1 / 16])
+    assert [factor.rate for factor in weights] == pytest.approx([6**-0.5, 1 / 4, 1])
+
+
 def test_a_second_call_replaces_hooks() -> None:
     model = Tied(64)
     parametrize(model, base=lambda: Tied(16), delta=lambda: Tied(24))

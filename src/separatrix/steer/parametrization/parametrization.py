@@ -199,8 +199,9 @@ def parametrize(
 
     `base` and `delta` are models of the same kind or functions that build one: `base` of the size that was tuned,
     `delta` with every size changed that is to scale (width, depth). Their shapes are compared, of builds on the meta
-    device, or on the CPU if the constructor fails there, with a warning. At the size of `base` nothing changes. Call it
-    once, on a model as its constructor leaves it.
+    device, or on the CPU if the constructor fails there, with a warning. At the size of `base` nothing changes, but for
+    the unit-scaled rule, under which the base is to be tuned parametrized, too. Call it once, on a model as its
+    constructor leaves it.
 
     Initial values are rescaled in place: the law that the constructor follows is read from builds of `base` and `delta`
     and replaced by the rule's; constants stay constants and zeros zeros. Under a rule that says nothing of the depth,
