@@ -276,9 +276,12 @@ def test_a_stack_whose_layers_cannot_be_compared_is_refused() -> None:
             self.layers = nn.ModuleList(nn.Linear(width * 2**index, width * 2 ** (index + 1)) for index in range(depth))
 
     with pytest.raises(
-        ParametrizationError, match=r"the layers of layers are not alike.*give base and delta the model"
+        ParametrizationError,
+        match=r"the layers of layers are not alike.*give base and delta at least one layer of each",
     ):
         parametrize(Growing(16, 4), base=lambda: Growing(8, 2), delta=lambda: Growing(12, 3))
+    with pytest.raises(ParametrizationError, match=r"the layers of wide are not alike"):
+        parametrize(Stages(64, 5), base=lambda: Stages(16, 1), delta=lambda: Stages(32, 2))
     found = parametrize(Growing(16, 3), base=lambda: Growing(8, 3), delta=lambda: Growing(12, 3)).factors()
     assert {found[f"layers.{index}.weight"].tensor.fan_in_ratio for index in range(3)} == {2.0}
     with pytest.raises(ParametrizationError, match="cannot be told from sizes that coincide: give delta another width"):

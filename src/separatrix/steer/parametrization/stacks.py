@@ -114,7 +114,7 @@ def _paired(prefix: str, small: Sequence[_Layer], varied: Sequence[_Layer], mode
     if not alike:
         raise ParametrizationError(
             f"the layers of {prefix or 'the model'} are not alike, and no order of them fits model, base and delta: "
-            "keep layers of other shapes out of the container, or give base and delta the model's depth"
+            "give base and delta at least one layer of each shape, or the model's depth"
         )
     if len(set(fitting.values())) > 1:
         raise ParametrizationError(
