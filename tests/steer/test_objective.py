@@ -37,6 +37,18 @@ def test_values_are_means_over_a_twentieth(count: int, make_run: MakeRun) -> Non
         assert Metric("loss", "max").value(run) == pytest.approx(max(means), abs=1e-6)
 
 
+@pytest.mark.parametrize(("first", "rest", "count"), [(1e17, 0.3, 21), (1e12, 1e-3, 199), (1e30, 1e-7, 417)])
+def test_a_large_first_value_leaves_later_means_their_digits(
+    first: float, rest: float, count: int, make_run: MakeRun
+) -> None:
+    values = np.append(first, rest * np.random.default_rng(0).uniform(1.0, 2.0, count - 1)).astype(np.float32)
+    width = max(1, count // 20)
+    exact = [math.fsum(values[i : i + width].tolist()) / width for i in range(count - width + 1)]
+    with open_run(make_run(scalars={"loss": values.tolist()})) as run:
+        for reduction, expected in (("last", exact[-1]), ("min", min(exact)), ("max", max(exact))):
+            assert Metric("loss", reduction).value(run) == pytest.approx(expected, rel=1e-6)
+
+
 def test_values_that_are_not_finite(make_run: MakeRun) -> None:
     with open_run(make_run(scalars={"loss": [3.0, 1.0, math.nan], "eval_loss": [math.inf]})) as run:
         assert math.isnan(Metric("loss").value(run))

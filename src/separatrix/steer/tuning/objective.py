@@ -101,11 +101,19 @@ class Metric:
 
 
 def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Means (count - width + 1,) over windows of a twentieth of the values; NaN where one of them is not finite.
+
+    A window is the end of one block of its width and the beginning of the next, summed from values of its own alone:
+    differences of running sums would lose all digits to a large value that came before.
+    """
     width = max(1, len(values) // 20)
-    sums = np.cumsum(np.concatenate([[0.0], np.where(np.isfinite(values), values, 0.0)]))
-    broken = np.cumsum(np.concatenate([[0], ~np.isfinite(values)]))
-    means = (sums[width:] - sums[:-width]) / width
-    return np.where(broken[width:] > broken[:-width], np.nan, means)
+    shares = np.where(np.isfinite(values), values, np.nan) / width
+    blocks = np.append(shares, np.zeros(-len(shares) % width)).reshape(-1, width)
+    beginnings = np.cumsum(blocks, axis=1)
+    ends = np.cumsum(blocks[:, ::-1], axis=1)[:, ::-1]
+    means = ends.copy()
+    means[:-1, 1:] += beginnings[1:, :-1]
+    return means.reshape(-1)[: len(values) - width + 1]
 
 
 def _at_grid(data: SeriesData, values: np.ndarray) -> tuple[tuple[int, float], ...]:
