@@ -133,6 +133,28 @@ def test_a_metric_that_no_trial_will_have_ends_the_sweep(tmp_path: Path) -> None
         sweep(target, SPACE, SweepOptions(tmp_path / "s", trials=9, **FAST))
 
 
+def test_a_trial_without_the_metric_ends_no_sweep_that_has_finished_another(tmp_path: Path) -> None:
+    result = sweep(PlantedTarget(), _kinds("falls", "skips"), SweepOptions(tmp_path / "a", sampler="grid"))
+    found = {row.parameters["kind"]: row for row in result.rows}
+    assert (found["falls"].state, found["skips"].state) == ("finished", "failed")
+    assert (
+        found["skips"].note == "the run trial-0001 is empty (it trained nothing): give a script that trains with torch"
+    )
+    options = SweepOptions(tmp_path / "b", trials=1, **FAST)
+    for _ in range(2):
+        with pytest.raises(SweepError, match="is empty"):
+            sweep(PlantedTarget(), _kinds("skips"), options)
+    rows = json.loads((tmp_path / "b" / "trials.json").read_text())["trials"]
+    assert [row["state"] for row in rows] == ["lost", "failed"], "the third time there is something else to try"
+
+
+def test_a_trial_stopped_before_its_first_metric_is_stopped(tmp_path: Path) -> None:
+    target = PlantedTarget(steps=5000, pause=0.02)
+    result = sweep(target, _kinds("unevaluated"), SweepOptions(tmp_path / "s", sampler="grid"))
+    assert _states(result) == ["stopped"]
+    assert result.rows[0].note.startswith("diverging at step ")
+
+
 SWEEPING = """
 import signal
 import sys

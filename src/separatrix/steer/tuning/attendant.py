@@ -33,7 +33,7 @@ class TrialJob:
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-    """What a look at a trial shows: a sight while it runs, a verdict once it ended; `error` ends the whole sweep."""
+    """What a look at a trial shows: a sight while it runs, a verdict once it ended; `error` says why it has none."""
 
     sight: Sight = dataclasses.field(default_factory=Sight)
     verdict: Verdict | None = None

@@ -69,7 +69,7 @@ class Metric:
             held = ", ".join(run.names()) or "nothing"
             hint = "; --metric loss is there" if "loss" in run and self.name != "loss" else ""
             raise SweepError(
-                f"the run {run.path} holds no {self.name}, by which trials are judged{hint}: it holds {held}"
+                f"the run {run.name} holds no {self.name}, by which trials are judged{hint}: it holds {held}"
             )
         smooth = _smoothed(self._values(run))
         finite = smooth[np.isfinite(smooth)]
@@ -95,7 +95,7 @@ class Metric:
         data = run.series(self.name)
         if data.coords:
             raise SweepError(
-                f"{self.name} of {run.path} has a value for each {', '.join(data.coords)}: log a single one"
+                f"{self.name} of the run {run.name} has a value for each {', '.join(data.coords)}: log a single one"
             )
         return np.asarray(data.values, dtype=np.float64)
 
@@ -200,7 +200,7 @@ class RunReading:
         with open_run(self.path) as run:
             if not run.names():
                 said = next((event.message for event in run.events if event.kind == "unseen"), "it trained nothing")
-                raise SweepError(f"the run {self.path} is empty ({said}): give a script that trains with torch")
+                raise SweepError(f"the run {run.name} is empty ({said}): give a script that trains with torch")
             value, step = self.metric.value(run), _last_step(run)
             found = tuple(each.code for each in run.diagnose().findings if each.severity != "info")
         if not math.isfinite(value):

@@ -250,7 +250,8 @@ class _Driver:
         if look is None:
             return
         if look.error:
-            raise SweepError(look.error)
+            self._unjudged(number, look.error, look.sight.step)
+            return
         reason = self._report(running, look.sight)
         if reason and not running.reason and look.verdict is None:
             running.reason = reason
@@ -261,6 +262,24 @@ class _Driver:
             del self._running[number]
             self._ended(number)
             self._check_failures(at_end=False)
+
+    def _unjudged(self, number: int, problem: str, step: int) -> None:
+        """End a trial that cannot be judged: as stopped where it was, else as failed.
+
+        Raises:
+            SweepError: it was not stopped and none has finished, so that others may be no better. Its values are given
+                back the first time only, so that a later sweep gets past them.
+        """
+        running = self._running[number]
+        hopeless = not running.reason and all(row.state != "finished" for row in rows_of(self._study))
+        if hopeless and "retry_of" not in running.trial.user_attrs:
+            raise SweepError(problem)
+        running.attended.close()
+        self._tell(running, Verdict(problem=problem, failed=True), step)
+        del self._running[number]
+        self._ended(number)
+        if hopeless:
+            raise SweepError(problem)
 
     def _report(self, running: _Running, sight: Sight) -> str:
         """Tell Optuna the new points; why the trial should stop, if a finding or the pruner says so."""
