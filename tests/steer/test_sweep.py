@@ -214,6 +214,47 @@ def test_an_ended_sweep_loses_nothing(number: int, tmp_path: Path) -> None:
     assert result.best is not None and result.best.parameters["x"] == 0.3
 
 
+TAKING_UP = """
+import os
+import signal
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}]
+from optuna.trial import Trial
+from tests.steer._planted import PlantedTarget
+from tests.steer.test_sweep import PAIRS
+from separatrix.steer.tuning import SweepOptions, sweep
+
+suggest, left = Trial._suggest, {left}
+
+def interrupted(trial, name, distribution):
+    global left
+    left -= 1
+    if left < 0:
+        {end}
+    return suggest(trial, name, distribution)
+
+Trial._suggest = interrupted
+sweep(PlantedTarget(steps=5), PAIRS, SweepOptions(Path({folder!r}), sampler="grid"))
+"""
+PAIRS = Space((Parameter("x", choices=(0.1, 0.3)), Parameter("kind", choices=("falls", "rises"))))
+ENDS = {"interrupted": "raise KeyboardInterrupt", "killed": "os.kill(os.getpid(), signal.SIGKILL)"}
+
+
+@pytest.mark.parametrize("left", [0, 3], ids=["before its values", "between its values"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_sweep_that_ends_while_it_takes_up_a_trial_loses_nothing(end: str, left: int, tmp_path: Path) -> None:
+    root = str(Path(__file__).resolve().parents[2])
+    program = TAKING_UP.format(root=root, folder=str(tmp_path / "s"), left=left, end=ENDS[end])
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=100)
+    assert ended.returncode < 0
+    result = sweep(PlantedTarget(steps=5), PAIRS, SweepOptions(tmp_path / "s", sampler="grid"))
+    (lost,) = (row for row in result.rows if row.state == "lost")
+    assert lost.parameters == dict(zip(PAIRS.names, ((0.1, "falls"), (0.1, "rises"))[left // 2], strict=True))
+    finished = sorted((row.parameters["x"], row.parameters["kind"]) for row in result.rows if row.state == "finished")
+    assert finished == [(0.1, "falls"), (0.1, "rises"), (0.3, "falls"), (0.3, "rises")]
+
+
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
     lock = RunLock(tmp_path / "s" / "sweep.lock")

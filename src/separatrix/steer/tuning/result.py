@@ -87,6 +87,11 @@ def rows_of(study: Any) -> tuple[Row, ...]:
     return tuple(_row(trial) for trial in study.get_trials(deepcopy=False))
 
 
+def values_of(trial: Any) -> dict[str, Value]:
+    """The values of an Optuna trial, those enqueued for it that it has not taken up yet included."""
+    return {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+
+
 def _row(trial: Any) -> Row:
     notes = trial.user_attrs
     states: Mapping[str, RowState] = {
@@ -101,7 +106,7 @@ def _row(trial: Any) -> Row:
         number=trial.number,
         state=states[trial.state.name],
         value=None if value is None or not math.isfinite(value) else float(value),
-        parameters=dict(trial.params or trial.system_attrs.get("fixed_params", {})),
+        parameters=values_of(trial),
         note=notes.get("note", ""),
         run=notes.get("run", ""),
         step=notes.get("step", 0),

@@ -23,7 +23,7 @@ from separatrix.runs.locking import RunLock
 from separatrix.steer.tuning.attendant import TrialJob
 from separatrix.steer.tuning.errors import SweepError, WorkerLostError
 from separatrix.steer.tuning.objective import Sight, Verdict
-from separatrix.steer.tuning.result import Row, SweepResult, rows_of
+from separatrix.steer.tuning.result import Row, SweepResult, rows_of, values_of
 from separatrix.steer.tuning.searching import opened, pruner, quiet_optuna, sampler, storage_errors
 from separatrix.steer.tuning.space import Space
 from separatrix.steer.tuning.target import Target
@@ -179,11 +179,11 @@ class _Driver:
         self._running: dict[int, _Running] = {}
         self._folder = options.folder.absolute()
 
-    def reclaim(self) -> None:
-        """Give back the trials that an earlier sweep in this folder was attending to when it ended."""
+    def reclaim(self, note: str = "the sweep ended while it ran") -> None:
+        """Give back the trials of this folder that nobody attends to: an earlier sweep did, or took them up."""
         for trial in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
             if self._options.storage is None or trial.user_attrs.get("sweep") == str(self._folder):
-                self._give_back(trial.number, trial.params, "the sweep ended while it ran")
+                self._give_back(trial.number, note)
 
     def drive(self, wanted: int) -> None:
         """Run trials until `wanted` have ended; whatever ends this early gives back those that run."""
@@ -213,10 +213,13 @@ class _Driver:
         return sum(row.state in ("finished", "stopped", "failed", "running") for row in rows_of(self._study))
 
     def _start(self) -> None:
-        trial = self._study.ask(dict(self._distributions))
+        trial = self._study.ask()
         folder = self._folder / f"trial-{trial.number:04d}"
+        # Whose it is comes first: interrupted from here on, it is given back.
         trial.set_user_attr("sweep", str(self._folder))
         trial.set_user_attr("run", str(folder))
+        for name, distribution in self._distributions.items():
+            trial._suggest(name, distribution)
         job = TrialJob(
             command=self._target.command(trial.params, folder),
             folder=os.getcwd(),
@@ -224,11 +227,7 @@ class _Driver:
             log=f"{folder}.log",
             reading=self._target.reading(folder),
         )
-        try:
-            self._running[trial.number] = _Running(trial, self._workers.start(job))
-        except BaseException:
-            self._give_back(trial.number, trial.params, "it could not be started")
-            raise
+        self._running[trial.number] = _Running(trial, self._workers.start(job))
 
     def _advance(self, number: int) -> None:
         running = self._running[number]
@@ -241,7 +240,7 @@ class _Driver:
             del self._running[number]
             workers = running.trial.user_attrs.get("workers_lost", 0) + 1
             if workers < _MOST_WORKERS:
-                self._give_back(number, running.trial.params, str(error), workers)
+                self._give_back(number, str(error), workers)
             else:
                 running.trial.set_user_attr("note", f"given up after {workers} workers: {error}")
                 self._study.tell(number, state=self._states.FAIL)
@@ -304,11 +303,12 @@ class _Driver:
             failed = verdict.failed and not stopped
             self._study.tell(trial, state=self._states.FAIL if failed else self._states.PRUNED)
 
-    def _give_back(self, number: int, values: dict[str, Any], note: str, workers: int = 0) -> None:
+    def _give_back(self, number: int, note: str, workers: int = 0) -> None:
         """Enqueue a trial's values again, unless that was done already, and mark the trial as lost."""
         trials = self._study.get_trials(deepcopy=False)
         if trials[number].state != self._states.RUNNING:
             return
+        values = values_of(trials[number])
         if values and not any(trial.user_attrs.get("retry_of") == number for trial in trials):
             self._study.enqueue_trial(values, user_attrs={"retry_of": number, "workers_lost": workers})
         storage, identifier = self._study._storage, trials[number]._trial_id
@@ -317,14 +317,14 @@ class _Driver:
         self._study.tell(number, state=self._states.FAIL)
 
     def _abandon(self, note: str) -> None:
-        """Stop all trials at once, then wait for each and give it back."""
+        """Stop all trials at once, then wait for each; give them back, and what was being taken up."""
         for running in self._running.values():
             running.attended.stop()
-        for number, running in self._running.items():
+        for running in self._running.values():
             with contextlib.suppress(WorkerLostError):
                 running.attended.close()
-            self._give_back(number, running.trial.params, note)
         self._running.clear()
+        self.reclaim(note)
         self._write()
 
     def _ended(self, number: int) -> None:
