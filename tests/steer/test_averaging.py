@@ -167,6 +167,34 @@ def test_snapshots_give_other_lengths(tmp_path: Path) -> None:
     nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).load_state_dict(found)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_averages_of_narrow_types_are_those_of_the_weights(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Weights that rise from 0 to 1: late steps change the average by less than bfloat16 can tell."""
+    steps = 3000
+    module = nn.Sequential(nn.Linear(1, 1, bias=False).to(dtype), nn.Linear(1, 1))
+    averages = AverageSnapshots(module, tmp_path / "averages")
+    weights = torch.arange(steps).div(steps).to(dtype)
+    for step in range(steps):
+        module[0].weight.data.fill_(weights[step])
+        averages.update()
+        if (step + 1) % 500 == 0:
+            averages.store()
+    exact = {width: profile(exponent(width), steps) @ weights.double().numpy() for width in (0.1, 0.07)}
+    assert float(averages.state_dict(0.1)["0.weight"]) == pytest.approx(exact[0.1], rel=1e-4)
+    found = reconstruct(tmp_path / "averages", width=0.07)
+    assert found["0.weight"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert float(found["0.weight"]) == pytest.approx(exact[0.07], rel=1e-3)
+    module.load_state_dict(found)
+
+
+def test_an_average_kept_in_a_narrow_type_is_refused() -> None:
+    module = nn.Linear(1, 1).bfloat16()
+    average = AveragedModel(module, multi_avg_fn=power_average(0.1))
+    average.update_parameters(module)
+    with pytest.raises(AveragingError, match=r"torch\.bfloat16 would stand still: use AverageSnapshots"):
+        average.update_parameters(module)
+
+
 def test_bad_snapshots_are_refused(tmp_path: Path) -> None:
     module = nn.Linear(2, 2)
     with pytest.raises(AveragingError, match="each once"):

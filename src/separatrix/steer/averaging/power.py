@@ -76,11 +76,19 @@ def profile(exponent: float, steps: int) -> Float[np.ndarray, " steps"]:
     return np.diff(edges)
 
 
+def narrow(dtype: torch.dtype) -> bool:
+    """Whether a floating-point type has fewer bits than float32, too few for an average."""
+    return dtype.is_floating_point and torch.finfo(dtype).bits < 32
+
+
 def power_average(width: float) -> Average:
     """An averaging function for `torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=...)` of a relative width.
 
+    It averages in the types of the averaged model. What a step adds is soon less than the spacing of numbers of fewer
+    bits than float32, so that an average in bfloat16 would stand still: it is refused.
+
     Raises:
-        AveragingError: see `exponent`.
+        AveragingError: see `exponent`; when averaging, the averaged model is in bfloat16 or another narrow type.
     """
     power = exponent(width)
 
@@ -89,6 +97,10 @@ def power_average(width: float) -> Average:
         # torch copies the first time, and from then on gives the number of models that were averaged so far.
         share = 1.0 - decay(power, int(count) + 1)
         for mean, value in zip(averaged, current, strict=True):
+            if narrow(mean.dtype):
+                raise AveragingError(
+                    f"an average in {mean.dtype} would stand still: use AverageSnapshots, which keeps float32"
+                )
             if torch.is_floating_point(mean) or torch.is_complex(mean):
                 mean.lerp_(value.detach().to(mean.device, mean.dtype), share)
             else:

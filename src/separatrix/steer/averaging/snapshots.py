@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 from separatrix.steer.averaging.errors import AveragingError
-from separatrix.steer.averaging.power import coefficients, power_average
+from separatrix.steer.averaging.power import coefficients, narrow, power_average
 
 WIDTHS = (0.05, 0.10)
 """Relative widths that span those of use, as in the paper."""
@@ -31,8 +32,9 @@ class AverageSnapshots:
                 averages.store()
         model.load_state_dict(reconstruct("averages", width=0.07))
 
-    Averages are of parameters and floating-point buffers, on the devices and in the types of the module's own; other
-    buffers are copied. A further copy of the module is held for each width. `step` counts updates.
+    Averages are of parameters and floating-point buffers, on the devices of the module's own and in their types, but in
+    float32 for types of fewer bits; other buffers are copied. A further copy of the module is held for each width.
+    `step` counts updates.
 
     Raises:
         AveragingError: a width is out of range or given twice, or the folder holds averages already.
@@ -46,14 +48,19 @@ class AverageSnapshots:
             raise AveragingError(f"{self.folder} holds averages of another training: give another folder")
         self.module = module
         self.step = 0
-        self._averages = {
-            width: AveragedModel(module, multi_avg_fn=power_average(width), use_buffers=True) for width in widths
-        }
+        self._functions = {width: power_average(width) for width in widths}
+        self._averages = {width: _widened(copy.deepcopy(module)) for width in widths}
 
     def update(self) -> None:
         """Take the module's present weights into every average; to be called after each step of the optimizer."""
-        for average in self._averages.values():
-            average.update_parameters(self.module)
+        current = [tensor.detach() for tensor in _tensors(self.module)]
+        for width, average in self._averages.items():
+            averaged = [tensor.detach() for tensor in _tensors(average)]
+            if self.step:
+                self._functions[width](averaged, current, self.step)
+            else:
+                for mean, value in zip(averaged, current, strict=True):
+                    mean.copy_(value)
         self.step += 1
 
     def state_dict(self, width: float) -> dict[str, Tensor]:
@@ -65,8 +72,7 @@ class AverageSnapshots:
         if width not in self._averages:
             kept = ", ".join(map(str, self._averages))
             raise AveragingError(f"width {width} is not kept, only {kept}: store, and reconstruct it")
-        module: nn.Module = self._averages[width].module
-        return dict(module.state_dict())
+        return dict(self._averages[width].state_dict())
 
     def store(self) -> None:
         """Write every average as it is now, one safetensors file a width.
@@ -92,7 +98,8 @@ def reconstruct(
 ) -> dict[str, Tensor]:
     """The average of relative width `width` at `step`, made of those stored up to then, as a state dict.
 
-    Sums are formed in float64 and given in the stored types, or `dtype` for floating-point ones. `step` is the last
+    Sums are formed in float64 and given in the stored types (of floating-point ones float32 at least, as averages are
+    kept), or `dtype` for floating-point ones. `step` is the last
     stored one by default. Tensors that are no floating-point numbers are those of the last stored step.
 
     Raises:
@@ -109,6 +116,18 @@ def reconstruct(
         raise AveragingError(f"{folder} holds averages of steps {known[0]} to {known[-1]}: step {end} cannot be made")
     factors = coefficients([at for at, _ in used], [each for _, each in used], end, width)
     return _combined(list(used.values()), factors.tolist(), dtype)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    return itertools.chain(module.parameters(), module.buffers())
+
+
+def _widened(module: nn.Module) -> nn.Module:
+    """The module with its floating-point tensors in float32 at least."""
+    for tensor in _tensors(module):
+        if narrow(tensor.dtype):
+            tensor.data = tensor.data.float()
+    return module
 
 
 def _combined(paths: Sequence[Path], factors: Sequence[float], dtype: torch.dtype | None) -> dict[str, Tensor]:
