@@ -84,18 +84,19 @@ class TestLearningRateTooLow:
 
 class TestLearningRateTooHigh:
     @pytest.mark.parametrize(
-        ("loss", "ratio", "how"),
+        ("loss", "ratio", "how", "usual"),
         [
-            (np.where(np.arange(STEPS) < 5, 2.3, np.where(np.arange(STEPS) < 40, 20.0, 2.3)), 0.05, "overshoot"),
-            (np.where(np.arange(STEPS) % 2, 1.0, 4.0), 0.15, "bounce"),
-            (np.full(STEPS, 2.2), 0.5, "stuck"),
+            (np.where(np.arange(STEPS) < 5, 2.3, np.where(np.arange(STEPS) < 40, 20.0, 2.3)), 0.05, "overshoot", 0.01),
+            (np.where(np.arange(STEPS) < 5, 2.3, np.where(np.arange(STEPS) < 40, 20.0, 2.3)), 0.4, "overshoot", 0.02),
+            (np.where(np.arange(STEPS) % 2, 1.0, 4.0), 0.15, "bounce", 5e-3),
+            (np.full(STEPS, 2.2), 0.5, "stuck", 5e-3),
         ],
     )
-    def test_found(self, loss: np.ndarray, ratio: float, how: str, tmp_path: Path) -> None:
+    def test_found(self, loss: np.ndarray, ratio: float, how: str, usual: float, tmp_path: Path) -> None:
         scalars = {"loss": noisy(loss), "learning_rate": [0.3], "batch_size": [32.0]}
         found = only(judged("lr-too-high", tmp_path, scalars, steps_of(ratio)))
         assert found.evidence["how"] == how
-        assert f"from 0.3 to about {0.3 * 5e-3 / ratio:.3g}" in found.remedy
+        assert f"from 0.3 to about {0.3 * usual / ratio:.3g}" in found.remedy
 
     def test_a_loss_that_leaves_all_numbers_at_once_counts(self, tmp_path: Path) -> None:
         loss = [2.0, 9.0, 300.0, 1e9, *[float("nan")] * 60]
@@ -111,14 +112,29 @@ class TestLearningRateTooHigh:
 
     def test_curvature_of_a_net_that_has_blown_up_tells_nothing_of_the_rate_to_take(self, tmp_path: Path) -> None:
         loss = [2.0, 2.1, 9.0, 300.0, 1e9, *[float("nan")] * 60]
-        for ratios, expected in (([3.0, 4.0, *[1e12] * 6], 0.3 / 3.5 / 2), ([*[float("nan")] * 2, *[1e12] * 6], 0.15)):
+        for ratios, expected in (([3.0, 4.0, *[1e12] * 6], 0.3 / 3.5 / 2), ([*[float("nan")] * 2, *[1e12] * 6], 0.03)):
             scalars = {"loss": loss, "learning_rate": [0.3], "stability_ratio": ratios}
             found = only(judged("lr-too-high", tmp_path / f"{expected:.2g}", scalars, steps_of(0.01)))
             assert found.evidence["how"] == "overshoot"
             assert found.evidence["suggested"] == pytest.approx(expected, rel=0.01)
             assert found.evidence["stability_ratio"] == (3.5 if ratios[0] == 3.0 else None)
-        found = only(judged("lr-too-high", tmp_path / "calm", scalars, steps_of(1e-3)))
         assert found.evidence["suggested"] == pytest.approx(0.03) and "a tenth is the first to try" in found.remedy
+
+    @pytest.mark.parametrize("blown", [2.0, 10.0, 1e4])
+    def test_how_far_it_blew_up_changes_nothing_in_the_rate_that_is_advised(self, blown: float, tmp_path: Path) -> None:
+        # A first step of 1.25 weights per unit of rate; the next ones as long as the weights have become.
+        loss = [0.7, 0.7, *(0.7 * blown * 1e3 ** np.arange(6)), *[float("nan")] * 60]
+        sizes = [1.25 * blown, *(1.25 * blown * blown ** np.arange(1, 8))]
+        first = [0.1 * size for size in sizes]
+        vectors = {
+            "update_ratio": ("parameter", {name: sizes for name in ("0.weight", "2.weight")}),
+            "update_rms": ("parameter", {name: first for name in ("0.weight", "2.weight")}),
+            "weight_rms": ("parameter", {name: [0.1] * 8 for name in ("0.weight", "2.weight")}),
+        }
+        found = only(judged("lr-too-high", tmp_path, {"loss": loss, "learning_rate": [blown]}, vectors))
+        assert found.evidence["how"] == "overshoot"
+        assert found.evidence["suggested"] == pytest.approx(0.02 / 1.25, rel=1e-5)
+        assert found.evidence["update_ratio"] == pytest.approx(1.25 * blown, rel=1e-5)
 
     def test_what_is_left_is_measured_from_the_first_loss_and_not_from_the_overshoot(self, tmp_path: Path) -> None:
         level = np.concatenate([[4.4], np.full(12, 6.5), np.full(STEPS - 13, 3.4)])

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from tests.conftest import MakeRun
 
+import separatrix
 from separatrix.analysis import Diagnosis
 from separatrix.analysis.forecasting import LAWS
 from separatrix.cli import main
@@ -105,6 +108,41 @@ def test_divergence_asks_for_a_tenth_of_the_rate(run: Run) -> None:
     first, second = advice_for(run, found("diverging", "error"))
     assert (first.setting, first.before, first.after) == ("learning_rate", 0.1, pytest.approx(0.01))
     assert second.setting == "code"
+
+
+def test_a_first_step_that_was_long_counts_and_those_after_a_divergence_do_not(make_run: MakeRun) -> None:
+    for name, sizes in (("short", [0.5, 1e3, 1e6]), ("long", [5.0, 1e3, 1e6])):
+        labelled = {"update_ratio": ("parameter", ["w"], [1, 3, 5], [[size] for size in sizes])}
+        parameters = [{"name": "w", "shape": [4, 4], "numel": 16, "optimizer": "o", "module": ""}]
+        scalars = {"loss": [1.0] * 60, "learning_rate": {1: 0.1}}
+        path = make_run(name, scalars=scalars, labelled=labelled, meta={"parameters": parameters})
+        for step in (1, 2):
+            diverging = Finding("diverging", "error", 0.9, "it diverged", "mend it", step=step)
+            assert advice_for(open_run(path), diverging)[0].after == pytest.approx(0.1 * 5e-3 / sizes[0])
+
+
+@pytest.mark.parametrize("rate", [2.0, 100.0])
+def test_the_rate_that_is_advised_after_a_blow_up_trains(rate: float, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(512, 20, generator=generator)
+    targets = torch.sin(inputs @ (torch.randn(20, 1, generator=generator) / torch.arange(1, 21)[:, None]))
+
+    def trained(rate: float, name: str) -> float:
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(20, 32), torch.nn.Tanh(), torch.nn.Linear(32, 1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=rate)
+        with separatrix.record(model, optimizer, run=tmp_path / name):
+            for step in range(300):
+                optimizer.zero_grad()
+                chosen = slice(step * 16 % 512, step * 16 % 512 + 16)
+                torch.nn.functional.mse_loss(model(inputs[chosen]), targets[chosen]).backward()
+                optimizer.step()
+        return float(torch.nn.functional.mse_loss(model(inputs), targets).detach())
+
+    assert not trained(rate, "blown") < 1e3
+    advised = next(a for a in advise(tmp_path / "blown").advice if a.setting == "learning_rate").after
+    assert isinstance(advised, float) and 0.005 < advised < 0.1
+    assert trained(advised, "advised") < 0.5 * float(targets.square().mean())
 
 
 def test_a_healthy_constant_run_is_told_to_decay(run: Run) -> None:

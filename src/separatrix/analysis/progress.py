@@ -96,8 +96,10 @@ def rates(run: Run, last: int | None = None) -> Track | None:
     return Track(main.label, steps, main.values[np.searchsorted(main.steps, steps, side="right") - 1])
 
 
-def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
+def relative_step(run: Run, rate: Track, early: bool = False, before: int | None = None) -> float | None:
     """Median over weights of update over weight in a step at the typical learning rate; None if not measured.
+
+    `before` leaves out what was measured from that step on.
 
     Weights that do not move at all (behind a zero initialisation, at first) are left out. `early`: of the first five
     measurements within the first tenth of the run alone, before long steps have made the weights large. Under momentum
@@ -106,7 +108,7 @@ def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
     momentum = max((float(t.values.max()) for t in tracks(run, "momentum") if len(t)), default=0.0)
     momentum = 0.0 if "beta2" in run else min(momentum, 0.999)
     found = []
-    for step, ratio in _step_sizes(run):
+    for step, ratio in _step_sizes(run, before):
         now = rate.at(step)
         if now:
             found.append((step, ratio / (1.0 - momentum ** max(step, 1)) * typical(rate) / now))
@@ -117,20 +119,20 @@ def relative_step(run: Run, rate: Track, early: bool = False) -> float | None:
     return float(np.median(first if early else [size for _, size in found]))
 
 
-def longest_step(run: Run) -> float:
-    """Largest median over weights of update over weight that was measured at any step; 0 if none was."""
-    return max((ratio for _, ratio in _step_sizes(run)), default=0.0)
+def longest_step(run: Run, before: int | None = None) -> float:
+    """Largest median over weights of update over weight that was measured, `before` a step if given; 0 if none was."""
+    return max((ratio for _, ratio in _step_sizes(run, before)), default=0.0)
 
 
-def _step_sizes(run: Run) -> list[tuple[int, float]]:
-    """Step, and median over weights that move of update over weight, of each measurement."""
+def _step_sizes(run: Run, before: int | None) -> list[tuple[int, float]]:
+    """Step, and median over weights that move of update over weight, of each measurement before a step."""
     ratios = table(run, "update_ratio")
     columns = [ratios.labels.index(label) for label in matrices(run) if label in ratios.labels]
     found = []
     for row, step in enumerate(map(int, ratios.steps)):
         values = ratios.values[row, columns]
         values = values[np.isfinite(values) & (values > 0)]
-        if values.size:
+        if values.size and (before is None or step < before):
             found.append((step, float(np.median(values))))
     return found
 

@@ -35,6 +35,11 @@ How steps are seen to be too long:
 A loss that climbs all along a hundred steps or more (Spearman 0.9 with the step) while no curvature beyond the edge was
 measured is not called so: steps that are too long throw it up at once, beyond all numbers or to where it stays. Such a
 loss has the wrong sign, or a target that runs ahead of the model.
+
+The rate that is advised follows from what was measured before an overshoot, steps and curvature alike: after it both
+grow with every step and tell how long the loss has been rising, not which rate it would have borne. First steps are
+longer than those that follow, since gradients fall: a fiftieth of the weights is usual for good rates there, and a rate
+that blew up is lowered to a fifth at least.
 """
 
 from __future__ import annotations
@@ -70,6 +75,9 @@ _BOUNCE = 3.0
 _FEWEST_EXAMPLES = 16
 _WIDTH = 5
 _USUAL = 5e-3
+_USUAL_AT_FIRST = 0.02
+_AT_MOST_OF_BLOWN = 0.2
+_FIRST_TO_TRY = 0.1
 
 
 def assess(run: Run) -> Sequence[Finding] | NotAssessed:
@@ -97,8 +105,12 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     if (size < limit and curved < unstable) or (loss is not None and curved < _EDGE and _climbs(loss)):
         return []
     peak = typical(rate)
-    calm = min(curved, _edge_before(run, step)) if how == "overshoot" else curved
-    facts = [f"a step replaces {number(size)} of the weights"] if size >= limit else []
+    calm, taken = curved, size
+    if how == "overshoot":
+        calm = min(curved, _edge_before(run, step))
+        taken = max(relative_step(run, rate, early=True, before=step) or 0.0, longest_step(run, before=step))
+    wanted, why = _wanted(how, peak, taken, calm)
+    facts = [f"a step replaces {number(taken or size)} of the weights"] if size >= limit else []
     facts += [f"learning rate times curvature is {number(curved)} of what is stable"] if curved >= unstable else []
     return [
         Finding(
@@ -107,17 +119,20 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
             confidence=0.9 if size >= 2 * limit or curved >= 2 * unstable else 0.75,
             step=int(rate.steps[0]),
             summary=f"The learning rate {number(peak)} is too high: {said}, and {' and '.join(facts)}.",
-            remedy=_remedy(peak, size, calm),
+            remedy=(
+                f"Lower the learning rate from {number(peak)} to about {number(wanted)}: {why}."
+                " A warm-up helps at the start."
+            ),
             evidence={
                 "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
                 "labels": [],
                 "how": how,
-                "update_ratio": ratio,
+                "update_ratio": (taken or None) if how == "overshoot" else ratio,
                 "stability_ratio": calm or None,
                 "loss_left": None if loss is None else loss.left,
                 "seen_at": step,
                 "learning_rate": peak,
-                "suggested": _wanted(peak, size, calm),
+                "suggested": wanted,
             },
             source=rule.source,
         )
@@ -201,23 +216,22 @@ def _climbs(loss: Progress) -> bool:
     return len(level) >= _FEWEST_OF_A_CLIMB and float(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) >= _ALL_ALONG
 
 
-def _wanted(peak: float, size: float, curved: float) -> float:
-    bounds = [peak * _USUAL / size] if size > _USUAL else []
-    bounds += [peak / curved / 2] if curved > 1 else []
-    return min(bounds) if bounds else peak / 10
-
-
-def _remedy(peak: float, size: float, curved: float) -> str:
-    wanted = _wanted(peak, size, curved)
+def _wanted(how: str, peak: float, size: float, curved: float) -> tuple[float, str]:
+    """The rate to take, and why: the least of what the length of steps and the curvature bear."""
+    blown = how == "overshoot"
+    usual = _USUAL_AT_FIRST if blown else _USUAL
+    bounds = []
     if curved > 1:
-        why = f"the curvature at the first measurements puts the stable rate below {number(peak / curved)}"
-    elif size > _USUAL:
-        why = f"a step then moves the weights by about {number(_USUAL)} of their size"
-    else:
-        why = "a tenth is the first to try where nothing measured before the loss rose tells more"
-    return (
-        f"Lower the learning rate from {number(peak)} to about {number(wanted)}: {why}. A warm-up helps at the start."
-    )
+        stable = number(peak / curved)
+        bounds.append(
+            (peak / curved / 2, f"the curvature at the first measurements puts the stable rate below {stable}")
+        )
+    if size > usual:
+        bounds.append((peak * usual / size, f"a step then moves the weights by about {number(usual)} of their size"))
+    if bounds and blown:
+        bounds.append((peak * _AT_MOST_OF_BLOWN, "a fifth leaves some distance to the rate at which the loss rose"))
+    first = peak * _FIRST_TO_TRY, "a tenth is the first to try where nothing measured before the loss rose tells more"
+    return min(bounds, default=first)
 
 
 rule = FindingRule(

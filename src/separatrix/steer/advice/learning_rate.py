@@ -30,7 +30,7 @@ def assess(run: Run, diagnosis: Diagnosis) -> Sequence[Advice]:
     for finding in of(diagnosis, *_BLOWN):
         rate = learning_rate(run, None)
         if rate and not (finding.code in _UNITS and _from_start(run, finding)):
-            return [_lowered(finding, rate, _factor(run))]
+            return [_lowered(finding, rate, _factor(run, finding.step))]
     found = None if any(f.severity != "info" for f in diagnosis.findings) else limits(run)
     return [_raised(found)] if found is not None and found.room >= _LEAST_ROOM else []
 
@@ -63,10 +63,14 @@ def _from_start(run: Run, finding: Finding) -> bool:
     return finding.step is None or any(len(found) and finding.step <= found[0] for found in steps)
 
 
-def _factor(run: Run) -> float:
-    """A tenth, or less where the first steps were so long that a tenth of them is long too."""
+def _factor(run: Run, seen: int | None) -> float:
+    """A tenth, or less where the first steps before the finding were so long that a tenth of them is long too."""
     rate = rates(run)
-    step = None if rate is None else relative_step(run, rate, early=True)
+    if rate is None:
+        return _LOWER
+    # The first step is from the weights as they began, whatever was found in it.
+    before = None if seen is None else max(seen, int(rate.steps[0]) + 1)
+    step = relative_step(run, rate, early=True, before=before)
     return min(_LOWER, _LONG_STEP / step) if step else _LOWER
 
 
