@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -174,6 +175,14 @@ def test_settled_leaves_out_warm_up_and_start() -> None:
         (lambda: fit([planted("power", constant(50))], "annealing"), "too few"),
         (lambda: forecast([], np.ones(3), 3), "at least one curve"),
         (lambda: forecast([planted("power", constant(1000))], np.ones(3), 3, level=1.0), "no probability"),
+        (
+            lambda: forecast(
+                [dataclasses.replace(planted("power", constant(99)), series=each) for each in ("loss", "eval_loss")],
+                np.ones(3),
+                3,
+            ),
+            "of eval_loss and loss",
+        ),
         (lambda: Curve(np.arange(1, 90), np.ones(89), np.arange(1.0, 101)).settled(), "after its warm-up"),
     ],
 )

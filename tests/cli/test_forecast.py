@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,50 @@ def test_forecast_in_words_and_as_a_figure(runs: list[str], tmp_path: Path, caps
 def test_a_constant_run_says_what_it_cannot_know(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["forecast", runs[0], "--steps", "900", "--schedule", "linear"]) == 0
     assert "Add a run whose rate falls" in capsys.readouterr().out
+
+
+def test_runs_are_compared_by_one_series(
+    runs: list[str], make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rates = PEAK * np.minimum(1.0, np.arange(1, STEPS + 1) / 21)
+    losses = LAWS["annealing"].value(TRUTH, rates)
+    scalars = {"loss": losses.tolist(), "learning_rate": {s + 1: float(rate) for s, rate in enumerate(rates)}}
+    evaluated = {step: float(3.0 * losses[step - 1]) for step in range(10, STEPS + 1, 10)}
+    other = str(make_run("evaluated", scalars=scalars | {"eval_loss": evaluated}))
+    for paths, series, factor in (
+        ([runs[0], other], "loss", 1.0),
+        ([other, runs[1]], "loss", 1.0),
+        ([other], "eval_loss", 3.0),
+    ):
+        assert main(["forecast", *paths, "--steps", "1200", "--schedule", "constant", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        truth = factor * LAWS["annealing"].value(TRUTH, np.append(rates, np.full(600, PEAK)))[-1]
+        assert (found["series"], found["notes"]) == (series, [])
+        assert found["final_loss"] == pytest.approx(truth, rel=0.01)
+    assert main(["forecast", other, "--steps", "1200"]) == 0
+    assert capsys.readouterr().out.startswith("eval_loss after 1,200 steps")
+    assert main(["forecast", other, "--steps", "1200", "--until", "200"]) == 0
+    assert capsys.readouterr().out.startswith("loss after 1,200 steps"), "20 evaluations up to there are too few"
+
+
+def test_a_loss_that_is_not_finite_at_the_end_is_told(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    losses = LAWS["annealing"].value(TRUTH, np.full(STEPS, PEAK))
+    losses[7] = math.nan  # one alone says nothing
+    whole, cut = losses.tolist(), [*losses[:300].tolist(), *[math.nan] * 300]
+    paths = {
+        name: str(make_run(name, scalars={"loss": values, "learning_rate": {1: PEAK}}))
+        for name, values in (("whole", whole), ("cut", cut), ("useless", [*whole[:5], *[math.inf] * 50]))
+    }
+    said = "loss of run cut is not finite from step 301 on: only what came before is used"
+    assert main(["forecast", paths["cut"], "--steps", "900"]) == 0
+    shown = capsys.readouterr().out
+    assert said in shown.splitlines()
+    for name, notes in (("cut", [said]), ("whole", [])):
+        assert main(["forecast", paths[name], "--steps", "900", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["notes"] == notes
+    assert main(["forecast", paths["useless"], "--steps", "900"]) == 2
+    expected = "run useless holds 5 losses, since loss of run useless is not finite from step 6 on: a forecast needs"
+    assert expected in capsys.readouterr().err
 
 
 def test_own_schedule_keeps_its_last_rate(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from separatrix.analysis.forecasting import DEFAULT_LAW, Curve, Forecast, curve_of, forecast
+from separatrix.analysis.forecasting import DEFAULT_LAW, Curve, Forecast, common_series, curve_of, forecast
 from separatrix.runs import Run
 from separatrix.runs.errors import UsageError
 from separatrix.steer.schedules import Schedule, constant, cosine, linear, one_cycle, square_root, step_decay, wsd
@@ -40,15 +40,17 @@ def outlook(
 ) -> Forecast:
     """The forecast of a training of `steps` steps under a schedule, from runs of the same model, data and batches.
 
-    `peak` and `warmup` are those of the first run unless given; `until` leaves out what the runs recorded after that
-    step. `law` is one of `analysis.forecasting.LAWS`.
+    Runs are compared by `eval_loss` if all have enough of it, else by `loss`. `peak` and `warmup` are those of the
+    first run unless given; `until` leaves out what the runs recorded after that step. `law` is one of
+    `analysis.forecasting.LAWS`.
 
     Raises:
         UsageError: there is no such schedule, it does not fit into the steps, or a run has too few losses or no rates.
     """
     if not runs:
         raise UsageError("a forecast needs at least one run")
-    curves = [curve_of(run, last=until) for run in runs]
+    series = common_series(runs, until)
+    curves = [curve_of(run, series=series, last=until) for run in runs]
     return forecast(
         curves, planned_rates(curves[0], steps, schedule, peak, warmup), steps, law=law, level=level, seed=seed
     )

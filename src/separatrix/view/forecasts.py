@@ -23,7 +23,7 @@ def render_forecast(forecast: Forecast, schedule: str, console: Console) -> None
     final, low, high = forecast.final
     steps = count(len(forecast.rates), "step")
     console.print(
-        Text(f"loss after {steps}, schedule {schedule}: {number(final)}"),
+        Text(f"{forecast.series} after {steps}, schedule {schedule}: {number(final)}"),
         Text(f"({forecast.level:.0%} interval {number(low)} to {number(high)})"),
     )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
@@ -36,6 +36,8 @@ def render_forecast(forecast: Forecast, schedule: str, console: Console) -> None
         console.print(Text(f"{_BASELINES[name]}: {number(value)}"))
     constants = ", ".join(f"{name} {number(value)}" for name, value in forecast.fitted.constants.items())
     console.print(Text(f"law: {LAWS[forecast.fitted.law].says}; {constants}"))
+    for note in forecast.notes:
+        console.print(Text(visible(note)))
     if not forecast.annealed:
         console.print(Text(UNSEEN))
 
@@ -77,7 +79,7 @@ def write_figure(forecast: Forecast, destination: str | os.PathLike[str]) -> Pat
         x=steps[after], y=forecast.losses[after], mode="lines", line={"color": "#dc3912"}, name="forecast"
     )
     figure.update_layout(
-        title="Loss: recorded and forecast", xaxis_title="step", yaxis_title="loss", template="plotly_white"
+        title="Loss: recorded and forecast", xaxis_title="step", yaxis_title=forecast.series, template="plotly_white"
     )
     figure.update_yaxes(type="log")
     figure.write_html(os.fspath(destination), include_plotlyjs=True)

@@ -25,6 +25,8 @@ _FEWEST = 12
 class Curve:
     """Losses (points,) after `updates` (points,) of a training whose updates had the learning `rates` (updates,).
 
+    `series` names what the losses are, empty if unknown; `note` says what is missing of them.
+
     Raises:
         UsageError: shapes differ, updates do not increase from 1 within the rates, or losses are not positive.
     """
@@ -33,6 +35,8 @@ class Curve:
     losses: Float64[np.ndarray, " points"]
     rates: Rates
     name: str = ""
+    series: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.updates.shape != self.losses.shape or self.updates.ndim != 1 or not len(self.updates):
@@ -60,7 +64,7 @@ class Curve:
         """The part of the curve up to that share of its updates."""
         last = round(share * len(self.rates))
         keep = self.updates <= last
-        return Curve(self.updates[keep], self.losses[keep], self.rates[:last], self.name)
+        return dataclasses.replace(self, updates=self.updates[keep], losses=self.losses[keep], rates=self.rates[:last])
 
     def settled(self, share: float = SETTLED) -> Curve:
         """The curve without its start: without that share of its updates, and without its warm-up.
@@ -71,14 +75,24 @@ class Curve:
         keep = self.updates > max(share * len(self.rates), self.warmup)
         if not keep.any():
             raise UsageError(f"curve {self.name!r} holds no loss after its warm-up: record more steps")
-        return Curve(self.updates[keep], self.losses[keep], self.rates, self.name)
+        return dataclasses.replace(self, updates=self.updates[keep], losses=self.losses[keep])
+
+
+def common_series(runs: Sequence[Run], last: int | None = None) -> str:
+    """What to compare runs by: `eval_loss` where each has one with enough values, up to step `last`, else `loss`."""
+    for run in runs:
+        evaluated = [_until(track.finite(), last) for track in tracks(run, "eval_loss")]
+        if len(evaluated) != 1 or len(evaluated[0]) < 2 * _FEWEST:
+            return "loss"
+    return "eval_loss"
 
 
 def curve_of(run: Run, *, series: str | None = None, last: int | None = None) -> Curve:
     """The loss curve of a run, with its learning rates; `last` cuts it after that step.
 
     `series` is `eval_loss` where that has enough values, else `loss`, whose batches scatter: it is averaged over at
-    most 300 stretches of equal length.
+    most 300 stretches of equal length. Curves of several runs need one `series` for all, see `common_series`. Losses
+    that are not finite are left out; where none is finite from some step on, the curve ends there and its note says so.
 
     Raises:
         UsageError: the run lacks losses or learning rates, has several losses, or too few of them.
@@ -86,32 +100,48 @@ def curve_of(run: Run, *, series: str | None = None, last: int | None = None) ->
     rate = recorded_rates(run)
     if rate is None:
         raise UsageError(f"run {run.name} holds no learning_rate: record it with separatrix watch or record")
-    track = _losses(run, series)
-    if last is not None:
-        track = track.before(last + 1)
+    series = series or common_series([run], last)
+    lost = _lost(run, series, last)
+    said = "" if lost is None else f"{series} of run {run.name} is not finite from step {lost} on"
+    track = _until(_losses(run, series, said), last)
     offset = int(rate.steps[0]) - 1
     keep = (track.steps > offset) & (track.steps <= offset + len(rate))
     steps, losses = track.steps[keep] - offset, track.values[keep]
     if len(steps) < _FEWEST:
-        raise UsageError(f"run {run.name} holds {len(steps)} losses: a forecast needs at least {_FEWEST}")
+        why = f", since {said}" if said else ""
+        raise UsageError(f"run {run.name} holds {len(steps)} losses{why}: a forecast needs at least {_FEWEST}")
     known = np.asarray(rate.values, dtype=np.float64)
-    end = int(steps[-1]) if last is None else min(last - offset, len(known))
+    end = int(steps[-1]) if last is None or lost is not None else min(last - offset, len(known))
     if len(steps) > _BINS:
         steps, losses = _averaged(steps, losses)
-    return Curve(np.asarray(steps, dtype=np.int64), losses, known[: max(end, int(steps[-1]))], run.name)
+    note = f"{said}: only what came before is used" if said else ""
+    updates = np.asarray(steps, dtype=np.int64)
+    return Curve(updates, losses, known[: max(end, int(steps[-1]))], run.name, series, note)
 
 
-def _losses(run: Run, series: str | None) -> Track:
-    if series is None:
-        evaluated = [track.finite() for track in tracks(run, "eval_loss")]
-        series = "eval_loss" if len(evaluated) == 1 and len(evaluated[0]) >= 2 * _FEWEST else "loss"
+def _until(track: Track, last: int | None) -> Track:
+    return track if last is None else track.before(last + 1)
+
+
+def _lost(run: Run, series: str, last: int | None) -> int | None:
+    """The step from which on no value is finite; None where the last one is."""
+    for track in (_until(each, last) for each in tracks(run, series)):
+        finite = np.flatnonzero(np.isfinite(track.values))
+        after = int(finite[-1]) + 1 if finite.size else 0
+        if after < len(track):
+            return int(track.steps[after])
+    return None
+
+
+def _losses(run: Run, series: str, said: str) -> Track:
     if series != "loss":
         found: Sequence[Track] = [track.finite() for track in tracks(run, series)]
     else:
         found, opposed = loss_tracks(run)
         found = found if opposed else found[:1]
     if len(found) != 1 or not len(found[0]):
-        raise UsageError(f"run {run.name} holds {len(found)} curves of {series}: a forecast needs exactly one")
+        why = f" ({said})" if said else ""
+        raise UsageError(f"run {run.name} holds {len(found)} curves of {series}{why}: a forecast needs exactly one")
     return found[0]
 
 

@@ -45,6 +45,16 @@ class Forecast:
         return self.fitted.annealed
 
     @property
+    def series(self) -> str:
+        """The series that is forecast, `loss` if the curves do not name it."""
+        return next((curve.series for curve in self.curves if curve.series), "loss")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is missing of the curves."""
+        return tuple(curve.note for curve in self.curves if curve.note)
+
+    @property
     def final(self) -> tuple[float, float, float]:
         """The loss at the end, and the ends of its interval."""
         return float(self.losses[-1]), float(self.low[-1]), float(self.high[-1])
@@ -58,12 +68,14 @@ class Forecast:
         parts = min(points, len(self.rates))
         shown = np.unique(np.linspace(len(self.rates) / parts, len(self.rates), parts).astype(int))
         return {
+            "series": self.series,
             "steps": len(self.rates),
             "final_loss": final,
             "low": low,
             "high": high,
             "level": self.level,
             "annealed": self.annealed,
+            "notes": list(self.notes),
             "law": self.fitted.law,
             "constants": dict(self.fitted.constants),
             "baselines": dict(self.baselines),
@@ -101,12 +113,15 @@ def forecast(
     constant and a cosine curve, intervals of 90 % held ten.
 
     Raises:
-        UsageError: the schedule does not fit, the level is no probability, or there are too few losses.
+        UsageError: the schedule does not fit, the level is no probability, there are too few losses, or the curves
+            are of different series.
     """
     if not 0.0 < level < 1.0:
         raise UsageError(f"level {level} is no probability: give a number between 0 and 1")
     if not curves:
         raise UsageError("a forecast needs at least one curve")
+    if len(kinds := {curve.series for curve in curves if curve.series}) > 1:
+        raise UsageError(f"the curves are of {' and '.join(sorted(kinds))}: give each by curve_of(run, series=...)")
     rates = rates_of(schedule, updates)
     used = [curve.settled(settled) for curve in curves]
     fitted = fit(used, law)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float64
 
-from separatrix.analysis.forecasting.curve import curve_of
+from separatrix.analysis.forecasting.curve import common_series, curve_of
 from separatrix.analysis.forecasting.fitting import Numbers, robust_fit
 from separatrix.runs import Run
 from separatrix.runs.errors import UsageError
@@ -237,17 +237,23 @@ def isoflop(trainings: Sequence[Training], *, tolerance: float = 0.1) -> tuple[t
     return tuple(found), float(exponent)
 
 
-def training_of(run: Run, *, accounting: Accounting = "all", per_example: float = 1.0) -> Training:
+def training_of(
+    run: Run, *, accounting: Accounting = "all", per_example: float = 1.0, series: str | None = None
+) -> Training:
     """A run as a training: parameters that an optimizer held, data as examples times `per_example`, last loss.
 
-    The loss is the median of the last twentieth of `eval_loss` or `loss`. `per_example` are tokens an example.
+    The loss is the median of the last twentieth of `series`: `eval_loss`, or `loss` where that has too few values.
+    `per_example` are tokens an example.
 
     Raises:
-        UsageError: the run lacks a loss, parameters or batch sizes, or the accounting is unknown.
+        UsageError: the run lacks a loss, parameters or batch sizes, its loss is not finite at the end, or the
+            accounting is unknown.
     """
     if accounting not in ("all", "inner"):
         raise UsageError(f"there is no accounting {accounting!r} of parameters: choose all or inner")
-    curve = curve_of(run)
+    curve = curve_of(run, series=series)
+    if curve.note:
+        raise UsageError(f"run {run.name} has no last loss, since it is not finite at the end: leave the run out")
     kinds = {str(m.get("name")): str(m.get("kind", "")).lower() for m in run.modules}
     counted = sum(
         int(p["numel"])
@@ -263,8 +269,10 @@ def training_of(run: Run, *, accounting: Accounting = "all", per_example: float 
 
 
 def trainings_of(runs: Iterable[Run], *, accounting: Accounting = "all", per_example: float = 1.0) -> list[Training]:
-    """Every run as a training; see `training_of`."""
-    return [training_of(run, accounting=accounting, per_example=per_example) for run in runs]
+    """Every run as a training, all by one series; see `training_of` and `common_series`."""
+    held = list(runs)
+    series = common_series(held)
+    return [training_of(run, accounting=accounting, per_example=per_example, series=series) for run in held]
 
 
 def scaling_as_json(law: ScalingLaw, intervals: dict[str, tuple[float, float]]) -> dict[str, Any]:
