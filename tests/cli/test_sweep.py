@@ -51,14 +51,14 @@ def test_a_script(run_separatrix: RunSeparatrix, tmp_path: Path) -> None:
     assert lines[0].split() == ["trial", "eval_loss:last", "state", "steps", "lr", "note"]
     assert [line.split()[0] for line in lines[1:3]] == ["1", "0"]
     assert lines[3].startswith("best: trial 1, eval_loss:last ")
-    assert lines[4] == "again: separatrix watch train.py --steps 20 --lr 0.1"
+    assert lines[4] == "again: separatrix watch train.py --steps 20 --lr=0.1"
     with open_run(tmp_path / "s" / "trial-0001") as run:
         assert run.series("loss").steps.tolist() == list(range(1, 21))
     again = run_separatrix(*command, "--json", "train.py", "--steps", "20")
     assert (again.code, again.stderr) == (0, "")
     document = json.loads(again.stdout)
     assert document["best"]["number"] == 1
-    assert document["command"] == ["separatrix", "watch", "train.py", "--steps", "20", "--lr", "0.1"]
+    assert document["command"] == ["separatrix", "watch", "train.py", "--steps", "20", "--lr=0.1"]
     assert [trial["state"] for trial in document["trials"]] == ["finished", "finished"]
     assert document["best"]["value"] < document["trials"][0]["value"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import signal
@@ -328,7 +329,16 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
 def test_values_go_into_the_command() -> None:
     target = ScriptTarget("train.py", ("--out", "w{width}-{width}", "{lr}", "{other}"))
     command = target.shown({"lr": 0.1, "width": 8, "bias": True})
-    assert command == ["separatrix", "watch", "train.py", "--out", "w8-8", "0.1", "{other}", "--bias", "true"]
+    assert command == ["separatrix", "watch", "train.py", "--out", "w8-8", "0.1", "{other}", "--bias=true"]
+
+
+def test_negative_values_reach_argparse() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--shift", type=float)
+    parser.add_argument("--n", type=int)
+    for shift in (-1e-5, -3.2e-12, -2.0, 1e300):
+        arguments = ScriptTarget("train.py").shown({"shift": shift, "n": -3})[3:]
+        assert parser.parse_args(arguments) == argparse.Namespace(shift=shift, n=-3)
 
 
 def test_no_process_is_left(tmp_path: Path) -> None:

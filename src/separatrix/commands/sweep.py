@@ -25,7 +25,7 @@ def add(commands: values.Commands) -> None:
         usage="separatrix sweep [OPTIONS] SCRIPT [ARGS ...]\n       separatrix sweep [OPTIONS] --study ID",
         help="search for good values of a script's arguments, each trial a recorded run",
         description="Run a script with values from a space, as Optuna proposes them, and record each trial. A value "
-        "replaces {name} in ARGS, or is added at the end as --name value.",
+        "replaces {name} in ARGS, or is added at the end as --name=value.",
     )
     sweep.add_argument(
         "--param",

@@ -52,7 +52,7 @@ class ScriptTarget:
     """A script under `separatrix watch`, that takes its values as arguments.
 
     Where an argument holds `{name}`, the value of that name is put in its place; values that no argument holds are
-    added at the end as `--name value`.
+    added at the end as `--name=value`, since argparse takes a separate `-1e-05` for an option.
     """
 
     script: str
@@ -109,7 +109,7 @@ class ScriptTarget:
                 filled = [argument.replace(slot, spelled(value)) for argument in filled]
         for name, value in values.items():
             if name not in placed:
-                filled += [f"--{name}", spelled(value)]
+                filled.append(f"--{name}={spelled(value)}")
         return filled
 
 
