@@ -210,8 +210,13 @@ def test_bad_snapshots_are_refused(tmp_path: Path) -> None:
     averages.store()
     with pytest.raises(AveragingError, match="is not kept"):
         averages.state_dict(0.07)
-    with pytest.raises(AveragingError, match="of steps 1 to 1"):
+    with pytest.raises(AveragingError, match=r"of steps 1 to 1, none of step 7: choose 1$"):
         reconstruct(tmp_path / "a", width=0.1, step=7)
+    averages.update()
+    averages.update()
+    averages.store()
+    with pytest.raises(AveragingError, match=r"none of step 2: choose 1 or 3$"):
+        reconstruct(tmp_path / "a", width=0.1, step=2)
     with pytest.raises(AveragingError, match="another training"):
         AverageSnapshots(module, tmp_path / "a")
     other = AverageSnapshots(nn.Linear(3, 2), tmp_path / "b")

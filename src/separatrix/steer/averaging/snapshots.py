@@ -103,7 +103,7 @@ def reconstruct(
     stored one by default. Tensors that are no floating-point numbers are those of the last stored step.
 
     Raises:
-        AveragingError: the folder holds no averages up to that step, they do not belong together, or the width is out
+        AveragingError: the folder holds no averages of that step, they do not belong together, or the width is out
             of range.
     """
     stored = _stored(Path(folder))
@@ -112,8 +112,12 @@ def reconstruct(
         raise AveragingError(f"{folder} holds no averages: give the folder that AverageSnapshots wrote")
     end = known[-1] if step is None else step
     used = {key: path for key, path in stored.items() if key[0] <= end}
-    if not used or end > known[-1]:
-        raise AveragingError(f"{folder} holds averages of steps {known[0]} to {known[-1]}: step {end} cannot be made")
+    if end not in known:
+        near = [*[at for at in known if at < end][-1:], *[at for at in known if at > end][:1]]
+        raise AveragingError(
+            f"{folder} holds averages of steps {known[0]} to {known[-1]}, none of step {end}:"
+            f" choose {' or '.join(map(str, near))}"
+        )
     factors = coefficients([at for at, _ in used], [each for _, each in used], end, width)
     return _combined(list(used.values()), factors.tolist(), dtype)
 
