@@ -116,7 +116,10 @@ def test_schedules_are_those_of_the_library() -> None:
     ("arguments", "words"),
     [
         (["--steps", "0"], "at least 1"),
-        (["--steps", "10", "--schedule", "constant", "--warmup", "11"], "shorten one of them"),
+        (
+            ["--steps", "10", "--schedule", "constant", "--warmup", "11"],
+            "warmup=11 exceeds steps=10: shorten the warm-up",
+        ),
         (["--steps", "100", "--peak", "-1"], "no learning rate"),
         (["--steps", "100", "--until", "5"], "at least 12"),
         (["--steps", "100", "--level", "1"], "no probability"),

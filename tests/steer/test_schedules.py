@@ -203,3 +203,16 @@ def test_bad_schedules_are_refused_in_one_line(build: Callable[[], object]) -> N
     with pytest.raises(ScheduleError) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("build", [constant, linear, cosine, wsd, square_root, step_decay])
+def test_a_warm_up_that_is_too_long_is_named(build: Callable[..., Schedule]) -> None:
+    with pytest.raises(ScheduleError, match=r"^warmup=20 exceeds steps=10: shorten the warm-up$"):
+        build(10, warmup=20)
+
+
+@pytest.mark.parametrize("build", [constant, linear, cosine, wsd, square_root, step_decay, one_cycle])
+def test_steps_may_be_integers_of_numpy(build: Callable[..., Schedule]) -> None:
+    schedule = build(np.int64(10))
+    assert type(schedule.steps) is int
+    np.testing.assert_array_equal(schedule.values(), build(10).values())

@@ -42,8 +42,9 @@ class Schedule:
     momentum: Shape | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.steps, int) or self.steps < 1:
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int | np.integer) or self.steps < 1:
             raise ScheduleError(f"schedule {self.name!r} over steps={self.steps!r}: give a whole number of 1 or more")
+        object.__setattr__(self, "steps", int(self.steps))
 
     @overload
     def __call__(self, step: float) -> float: ...
@@ -102,6 +103,7 @@ def linear(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedule:
 
     Source: Defazio et al. 2023, arXiv:2310.07831, section 2.
     """
+    _check(steps, warmup=warmup)
     return dataclasses.replace(wsd(steps, warmup=warmup, cooldown=steps - warmup, final=final), name="linear")
 
 
@@ -113,6 +115,7 @@ def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Schedule:
 
     Source: Loshchilov, Hutter 2017, arXiv:1608.03983, without restarts.
     """
+    _check(steps, warmup=warmup)
     whole = steps - warmup
     return dataclasses.replace(wsd(steps, warmup=warmup, cooldown=whole, final=final, decay="cosine"), name="cosine")
 
@@ -223,6 +226,8 @@ def _check(steps: int, warmup: int = 0, cooldown: int = 0) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < (name == "steps"):
             raise ScheduleError(f"{name}={count!r}: give a whole number of steps")
+    if warmup > steps:
+        raise ScheduleError(f"warmup={warmup} exceeds steps={steps}: shorten the warm-up")
     if warmup + cooldown > steps:
         raise ScheduleError(f"warmup={warmup} and cooldown={cooldown} exceed steps={steps}: shorten one of them")
 
