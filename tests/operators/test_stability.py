@@ -164,6 +164,18 @@ def test_groups_with_several_learning_rates_are_scaled_to_the_largest() -> None:
         assert (float(a.detach().abs() + b.detach().abs()) < 1e-10) == stable
 
 
+def test_groups_that_differ_little_in_decoupled_decay_have_the_least_threshold() -> None:
+    x, y = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    for first, second in (({"lr": 0.1}, {"lr": 0.01}), ({"weight_decay": 0.1}, {"weight_decay": 0.0})):
+        optimizer = AdamW([{"params": [x], **first}, {"params": [y], **second}], lr=1e-3, weight_decay=0.05)
+        least = min(group_threshold(AdamW, group).value for group in optimizer.param_groups)
+        threshold = stability_threshold(optimizer)
+        assert (threshold.value, threshold.learning_rate) == (least, max(g["lr"] for g in optimizer.param_groups))
+    far = AdamW([{"params": [x], "lr": 1.0}, {"params": [y], "lr": 0.01}], weight_decay=0.1)
+    with pytest.raises(OperatorUsageError, match="in learning rate times decoupled weight decay"):
+        stability_threshold(far)
+
+
 def test_subclasses_count_only_while_they_keep_the_step() -> None:
     class Named(Adam):
         pass

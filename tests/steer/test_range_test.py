@@ -148,6 +148,16 @@ def test_an_optimizer_of_unknown_limit_is_tested_without() -> None:
     assert len(found.losses) > 50
 
 
+def test_groups_of_adamw_that_differ_in_their_rates_have_a_limit() -> None:
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    groups = [{"params": model[0].parameters(), "lr": 0.1}, {"params": model[2].parameters(), "lr": 0.01}]
+    found = range_test(
+        model, torch.optim.AdamW(groups, weight_decay=0.01), nn.functional.cross_entropy, _classes(), high=0.5, steps=20
+    )
+    assert found.unmeasured == ""
+    assert len(found.limits) >= 3
+
+
 def test_groups_keep_their_ratio() -> None:
     rates = []
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 Options = Mapping[str, Any]
 
+_ALIKE = 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class StabilityThreshold:
@@ -158,22 +160,25 @@ def stability_threshold(optimizer: Optimizer) -> StabilityThreshold:
     """Threshold of an optimizer for the matrix that `preconditioned_hessian` builds with it.
 
     That matrix holds coupled weight decay, so the result's `weight_decay` is for the record. Where groups have
-    different learning rates, the matrix is scaled to the largest one, which is the one given here.
+    different learning rates, the matrix is scaled to the largest one, which is the one given here. Decoupled weight
+    decay that differs, in itself or times the learning rate, hardly changes thresholds: of those within a percent the
+    least holds for all.
 
     Raises:
         UnsupportedOptimizerError: the threshold of this optimizer is not known.
-        OperatorUsageError: groups whose momenta differ have no common threshold.
+        OperatorUsageError: groups whose thresholds differ by more have no common one.
     """
     groups = [group_threshold(type(optimizer), group) for group in optimizer.param_groups if group["params"]]
     if not groups:
         raise OperatorUsageError("the optimizer holds no parameters: add a parameter group")
     largest = max(groups, key=lambda group: group.learning_rate)
-    if max(group.value for group in groups) - min(group.value for group in groups) > 1e-9 * largest.value:
+    least = min(group.value for group in groups)
+    if max(group.value for group in groups) - least > _ALIKE * least:
         raise OperatorUsageError(
-            "the optimizer's groups differ in momentum or decoupled weight decay and have no common threshold:"
-            " ask group_threshold for each with the curvature of its parameters"
+            "the optimizer's groups differ in momentum, or in learning rate times decoupled weight decay, and have no"
+            " common threshold: ask group_threshold for each with the curvature of its parameters"
         )
-    return largest
+    return dataclasses.replace(largest, value=least)
 
 
 def stability_ratio(optimizer: Optimizer, sharpness: float) -> float:
