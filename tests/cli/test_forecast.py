@@ -102,10 +102,15 @@ def test_a_loss_that_is_not_finite_at_the_end_is_told(make_run: MakeRun, capsys:
     assert expected in capsys.readouterr().err
 
 
-def test_own_schedule_keeps_its_last_rate(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_own_schedule_is_the_recorded_one_and_then_its_last_rate(
+    runs: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["forecast", runs[1], "--steps", "700", "--until", "500", "--json"]) == 0
     curve = json.loads(capsys.readouterr().out)["curve"]
-    assert curve[-1]["learning_rate"] == pytest.approx(PEAK * cosine(STEPS, warmup=20, final=0.1).values()[499])
+    rates = PEAK * cosine(STEPS, warmup=20, final=0.1).values()
+    expected = [rates[min(point["step"], STEPS) - 1] for point in curve]
+    assert [point["learning_rate"] for point in curve] == pytest.approx(expected)
+    assert len({point["learning_rate"] for point in curve if point["step"] > 500}) > 3
 
 
 def test_schedules_are_those_of_the_library() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from separatrix.analysis.forecasting import DEFAULT_LAW, Curve, Forecast, common_series, curve_of, forecast
+from separatrix.analysis.forecasting import (
+    DEFAULT_LAW,
+    Curve,
+    Forecast,
+    common_series,
+    curve_of,
+    forecast,
+    recorded_rates,
+)
 from separatrix.runs import Run
 from separatrix.runs.errors import UsageError
 from separatrix.steer.schedules import Schedule, constant, cosine, linear, one_cycle, square_root, step_decay, wsd
@@ -23,7 +32,7 @@ SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
 """By the name that the command line knows them by: functions of `steps` and `warmup`."""
 
 OWN = "own"
-"""The schedule that the run itself followed; it keeps its last rate from its end on."""
+"""The schedule that the run itself followed, as far as it was recorded; it keeps its last rate from its end on."""
 
 
 def outlook(
@@ -41,8 +50,8 @@ def outlook(
     """The forecast of a training of `steps` steps under a schedule, from runs of the same model, data and batches.
 
     Runs are compared by `eval_loss` if all have enough of it, else by `loss`. `peak` and `warmup` are those of the
-    first run unless given; `until` leaves out what the runs recorded after that step. `law` is one of
-    `analysis.forecasting.LAWS`.
+    first run unless given; `until` leaves out the losses that the runs recorded after that step, but the schedule stays
+    the recorded one. `law` is one of `analysis.forecasting.LAWS`.
 
     Raises:
         UsageError: there is no such schedule, it does not fit into the steps, or a run has too few losses or no rates.
@@ -51,9 +60,8 @@ def outlook(
         raise UsageError("a forecast needs at least one run")
     series = common_series(runs, until)
     curves = [curve_of(run, series=series, last=until) for run in runs]
-    return forecast(
-        curves, planned_rates(curves[0], steps, schedule, peak, warmup), steps, law=law, level=level, seed=seed
-    )
+    whole = dataclasses.replace(curves[0], rates=recorded_rates(runs[0]).values)
+    return forecast(curves, planned_rates(whole, steps, schedule, peak, warmup), steps, law=law, level=level, seed=seed)
 
 
 def planned_rates(

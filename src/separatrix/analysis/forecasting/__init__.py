@@ -1,7 +1,7 @@
 """Loss forecasts: what a training comes to under any schedule, and how loss scales with size and data."""
 
 from separatrix.analysis.forecasting.areas import annealing_area, forward_area, rates_of
-from separatrix.analysis.forecasting.curve import Curve, common_series, curve_of
+from separatrix.analysis.forecasting.curve import Curve, common_series, curve_of, recorded_rates
 from separatrix.analysis.forecasting.forecasts import DEFAULT_LAW, Forecast, forecast
 from separatrix.analysis.forecasting.laws import LAWS, Fitted, fit
 from separatrix.analysis.forecasting.scaling import (
@@ -36,6 +36,7 @@ __all__ = [
     "forward_area",
     "isoflop",
     "rates_of",
+    "recorded_rates",
     "scaling_intervals",
     "size_interval",
     "training_of",

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from separatrix.analysis.forecasting.areas import Rates
-from separatrix.analysis.progress import rates as recorded_rates
+from separatrix.analysis.progress import rates
 from separatrix.analysis.trends import Track, loss_tracks, tracks
 from separatrix.runs import Run
 from separatrix.runs.errors import UsageError
@@ -87,6 +87,18 @@ def common_series(runs: Sequence[Run], last: int | None = None) -> str:
     return "eval_loss"
 
 
+def recorded_rates(run: Run) -> Track:
+    """The learning rate of every recorded step of a run, of the group whose rate was highest.
+
+    Raises:
+        UsageError: the run holds none.
+    """
+    rate = rates(run)
+    if rate is None:
+        raise UsageError(f"run {run.name} holds no learning_rate: record it with separatrix watch or record")
+    return rate
+
+
 def curve_of(run: Run, *, series: str | None = None, last: int | None = None) -> Curve:
     """The loss curve of a run, with its learning rates; `last` cuts it after that step.
 
@@ -98,8 +110,6 @@ def curve_of(run: Run, *, series: str | None = None, last: int | None = None) ->
         UsageError: the run lacks losses or learning rates, has several losses, or too few of them.
     """
     rate = recorded_rates(run)
-    if rate is None:
-        raise UsageError(f"run {run.name} holds no learning_rate: record it with separatrix watch or record")
     series = series or common_series([run], last)
     lost = _lost(run, series, last)
     said = "" if lost is None else f"{series} of run {run.name} is not finite from step {lost} on"
