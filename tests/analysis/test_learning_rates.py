@@ -49,6 +49,13 @@ class TestLearningRateTooLow:
         assert found.evidence["path"] == pytest.approx(1e-5 * STEPS)
         assert "from 1e-06 towards 0.0001" in found.remedy
 
+    def test_the_peak_of_a_schedule_is_named_and_scaled(self, tmp_path: Path) -> None:
+        rates = 1e-6 * (0.1 + 0.45 * (1 + np.cos(np.pi * T)))
+        found = only(judged("lr-too-low", tmp_path, {"loss": noisy(HARDLY), "learning_rate": rates}, steps_of(1e-5)))
+        typical = np.quantile(rates, 0.75) / 1e-6
+        assert found.evidence["learning_rate"] == pytest.approx(1e-6)
+        assert found.evidence["suggested"] == pytest.approx(1e-6 * 1e-3 / (1e-5 * typical), rel=1e-3)
+
     def test_curvature_bounds_the_rate_that_is_advised(self, tmp_path: Path) -> None:
         scalars = {"loss": noisy(HARDLY), "learning_rate": [1e-6], "stability_ratio": [0.05] * 8}
         assert "towards 1e-05" in only(judged("lr-too-low", tmp_path, scalars, steps_of(1e-5))).remedy
@@ -119,6 +126,13 @@ class TestLearningRateTooHigh:
             assert found.evidence["suggested"] == pytest.approx(expected, rel=0.01)
             assert found.evidence["stability_ratio"] == (3.5 if ratios[0] == 3.0 else None)
         assert found.evidence["suggested"] == pytest.approx(0.03) and "a tenth is the first to try" in found.remedy
+
+    def test_the_peak_of_a_schedule_is_named(self, tmp_path: Path) -> None:
+        scalars = {"loss": noisy(np.full(STEPS, 2.2)), "learning_rate": 0.3 * (1 + np.cos(np.pi * T)) / 2}
+        found = only(judged("lr-too-high", tmp_path, scalars, steps_of(0.8)))
+        assert found.evidence["learning_rate"] == pytest.approx(0.3)
+        typical = np.quantile(scalars["learning_rate"], 0.75) / 0.3
+        assert found.evidence["suggested"] == pytest.approx(0.3 * 5e-3 / (0.8 * typical), rel=1e-3)
 
     @pytest.mark.parametrize("blown", [2.0, 10.0, 1e4])
     def test_how_far_it_blew_up_changes_nothing_in_the_rate_that_is_advised(self, blown: float, tmp_path: Path) -> None:

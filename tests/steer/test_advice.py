@@ -110,6 +110,27 @@ def test_divergence_asks_for_a_tenth_of_the_rate(run: Run) -> None:
     assert second.setting == "code"
 
 
+def test_the_rate_that_was_set_is_named_whatever_the_schedule(make_run: MakeRun) -> None:
+    shares = np.minimum(1.0, np.arange(1, 201) / 20) * (0.1 + 0.45 * (1 + np.cos(np.pi * np.arange(200) / 200)))
+    peak = 0.1 * float(shares.max())
+    rates = {step + 1: 0.1 * float(share) for step, share in enumerate(shares)}
+    gradients = ("parameter", ["w"], [1, 100, 200], [[0.01]] * 3)
+    meta = {
+        "parameters": [{"name": "w", "shape": [10, 10], "numel": 100}],
+        "config": {"optimizers": [{"class": "SGD"}]},
+    }
+    scalars = {"loss": FALLING, "learning_rate": rates}
+    run = open_run(make_run("slow", scalars=scalars, labelled={"gradient_rms": gradients}, meta=meta))
+    (raised, *_) = advice_for(run)
+    assert (raised.setting, raised.before, raised.after) == (
+        "learning_rate",
+        pytest.approx(peak),
+        pytest.approx(3 * peak),
+    )
+    lowered = advice_for(run, found("diverging", "error"))[0]
+    assert (lowered.before, lowered.after) == (pytest.approx(peak), pytest.approx(0.1 * peak))
+
+
 def test_a_first_step_that_was_long_counts_and_those_after_a_divergence_do_not(make_run: MakeRun) -> None:
     for name, sizes in (("short", [0.5, 1e3, 1e6]), ("long", [5.0, 1e3, 1e6])):
         labelled = {"update_ratio": ("parameter", ["w"], [1, 3, 5], [[size] for size in sizes])}

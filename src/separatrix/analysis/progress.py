@@ -137,6 +137,11 @@ def _step_sizes(run: Run, before: int | None) -> list[tuple[int, float]]:
     return found
 
 
+def highest(rate: Track) -> float:
+    """The highest learning rate: the number that whoever set the schedule knows."""
+    return float(rate.values.max())
+
+
 def typical(rate: Track) -> float:
     """The learning rate that three quarters of the steps do not exceed."""
     return float(np.quantile(rate.values, 0.75))

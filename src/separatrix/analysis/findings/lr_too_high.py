@@ -50,7 +50,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from separatrix.analysis.profiles import table
-from separatrix.analysis.progress import Progress, longest_step, matrices, progress, rates, relative_step, typical
+from separatrix.analysis.progress import Progress, highest, longest_step, matrices, progress, rates, relative_step
 from separatrix.analysis.trends import loss_tracks, median_of, number, smoothed, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -104,7 +104,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
         unstable = _UNSTABLE
     if (size < limit and curved < unstable) or (loss is not None and curved < _EDGE and _climbs(loss)):
         return []
-    peak = typical(rate)
+    peak = highest(rate)
     calm, taken = curved, size
     if how == "overshoot":
         calm = min(curved, _edge_before(run, step))

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from separatrix.analysis.progress import PARTS, progress, rates, relative_step, typical
+from separatrix.analysis.progress import PARTS, highest, progress, rates, relative_step, typical
 from separatrix.analysis.trends import number, tracks
 from separatrix.runs import Finding, FindingRule, NotAssessed, Run
 
@@ -46,7 +46,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     ratio = None if rate is None else relative_step(run, rate)
     if loss is None or rate is None or ratio is None:
         return NotAssessed(rule.code, ("loss, learning_rate and update_ratio of weights over enough steps",))
-    peak = float(rate.values.max())
+    peak = highest(rate)
     if not loss.left > _UNFINISHED or peak <= 0 or np.median(rate.values) < _SCHEDULED * peak:
         return []
     now = typical(rate)
@@ -62,7 +62,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
     raise_by = _USUAL / ratio if ratio > 0 else 1000.0
     if edge is not None and edge > 0:
         raise_by = min(raise_by, 0.5 / edge)
-    suggested = (now or peak) * max(raise_by, 3.0)
+    suggested = peak * max(raise_by, 3.0)
     return [
         Finding(
             code=rule.code,
@@ -73,7 +73,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 f"A step moves the weights by {number(ratio)} of their size, all {len(rate)} steps by {number(path)} at"
                 f" most, and the loss is still at {loss.left:.0%} of its start."
             ),
-            remedy=_remedy(now or peak, suggested, edge),
+            remedy=_remedy(peak, suggested, None if edge is None or edge <= 0 else (now or peak) / edge),
             evidence={
                 "series": [n for n in ("loss", "learning_rate", "update_ratio", "stability_ratio") if n in run],
                 "labels": [],
@@ -82,7 +82,7 @@ def assess(run: Run) -> Sequence[Finding] | NotAssessed:
                 "loss_left": loss.left,
                 "falls_linearly": linear,
                 "stability_ratio": edge,
-                "learning_rate": now or peak,
+                "learning_rate": peak,
                 "suggested": suggested,
             },
             source=rule.source,
@@ -95,12 +95,9 @@ def _edge(run: Run) -> float | None:
     return float(np.median(values)) if values.size else None
 
 
-def _remedy(rate: float, suggested: float, edge: float | None) -> str:
-    measured = (
-        f"; the measured curvature bears {number(rate / edge)}"
-        if edge is not None and 0 < edge < _FAR_FROM_EDGE
-        else ""
-    )
+def _remedy(rate: float, suggested: float, borne: float | None) -> str:
+    far = borne is not None and borne > rate / _FAR_FROM_EDGE
+    measured = f"; the measured curvature bears {number(borne)}" if borne is not None and far else ""
     return (
         f"Raise the learning rate from {number(rate)} towards {number(suggested)}, at which a step"
         f" moves the weights by about a thousandth of their size{measured}."

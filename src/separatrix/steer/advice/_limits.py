@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 from separatrix.analysis.profiles import table
-from separatrix.analysis.progress import PARTS, Progress, progress, rates, typical
+from separatrix.analysis.progress import PARTS, Progress, highest, progress, rates, typical
 from separatrix.analysis.trends import Track, median_of, tracks
 from separatrix.runs import Run
 
@@ -36,7 +36,8 @@ _TINY = float(np.finfo(np.float64).tiny)
 class Limits:
     """What the loss `fell` in the second half of the run, and what `noise` holds it up by at most (infinite: unknown).
 
-    `rate` is the typical rate, `edge` that times curvature over what the optimizer bears, None where not measured.
+    `rate` is the highest rate, `edge` the typical one times curvature over what the optimizer bears, None where not
+    measured.
     """
 
     rate: float
@@ -61,7 +62,7 @@ def limits(run: Run) -> Limits | None:
     loss, rate = progress(run), rates(run)
     if loss is None or rate is None or not typical(rate) > 0:
         return None
-    return Limits(typical(rate), _fall(loss), _noise(run, typical(rate)), _edge(run, rate))
+    return Limits(highest(rate), _fall(loss), _noise(run, typical(rate)), _edge(run, rate))
 
 
 def _fall(loss: Progress) -> float:

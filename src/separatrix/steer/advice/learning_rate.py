@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from separatrix.analysis import Diagnosis
-from separatrix.analysis.progress import rates, relative_step
-from separatrix.analysis.trends import learning_rate, number
+from separatrix.analysis.progress import highest, rates, relative_step
+from separatrix.analysis.trends import Track, number
 from separatrix.runs import Finding, Run
 from separatrix.steer.advice._findings import of, value
 from separatrix.steer.advice._limits import Limits, limits
@@ -28,9 +28,9 @@ def assess(run: Run, diagnosis: Diagnosis) -> Sequence[Advice]:
         if before and after:
             return [_towards(finding, before, after)]
     for finding in of(diagnosis, *_BLOWN):
-        rate = learning_rate(run, None)
-        if rate and not (finding.code in _UNITS and _from_start(run, finding)):
-            return [_lowered(finding, rate, _factor(run, finding.step))]
+        rate = rates(run)
+        if rate is not None and highest(rate) > 0 and not (finding.code in _UNITS and _from_start(run, finding)):
+            return [_lowered(finding, highest(rate), _factor(run, rate, finding.step))]
     found = None if any(f.severity != "info" for f in diagnosis.findings) else limits(run)
     return [_raised(found)] if found is not None and found.room >= _LEAST_ROOM else []
 
@@ -63,11 +63,8 @@ def _from_start(run: Run, finding: Finding) -> bool:
     return finding.step is None or any(len(found) and finding.step <= found[0] for found in steps)
 
 
-def _factor(run: Run, seen: int | None) -> float:
+def _factor(run: Run, rate: Track, seen: int | None) -> float:
     """A tenth, or less where the first steps before the finding were so long that a tenth of them is long too."""
-    rate = rates(run)
-    if rate is None:
-        return _LOWER
     # The first step is from the weights as they began, whatever was found in it.
     before = None if seen is None else max(seen, int(rate.steps[0]) + 1)
     step = relative_step(run, rate, early=True, before=before)
