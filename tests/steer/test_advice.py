@@ -225,4 +225,13 @@ def test_command(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     fine = make_run("fine", scalars={"loss": FALLING})
     assert main(["advise", str(fine)]) == 0
     assert capsys.readouterr().out == "nothing to change follows from this run\n"
+    for name, losses, said in (
+        ("empty", {}, "nothing was recorded in this run: train with torch under separatrix watch or record"),
+        ("short", {"loss": FALLING[:20]}, "too little was recorded for advice: 20 finite losses, of which it takes 40"),
+    ):
+        short = make_run(name, scalars=losses)
+        assert main(["advise", str(short)]) == 0
+        assert " ".join(capsys.readouterr().out.split()) == said
+        assert main(["advise", str(short), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"run": name, "advice": [], "note": said}
     assert main(["advise", "nowhere"]) == 2

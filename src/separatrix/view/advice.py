@@ -15,7 +15,7 @@ _NOTHING = "nothing to change follows from this run"
 def render_advice(advising: Advising, console: Console) -> None:
     """Print advice in order, numbered, each with what is expected of it and where it comes from."""
     if not advising.advice:
-        console.print(Text(_NOTHING))
+        console.print(Text(visible(advising.note) or _NOTHING))
     for place, advice in enumerate(advising.advice, 1):
         console.print(Text(f"{place}. {visible(advice.action)}"))
         for line in _details(advice):

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 
 from separatrix.analysis import Diagnosis, diagnose
+from separatrix.analysis.progress import FEWEST
+from separatrix.analysis.trends import loss_tracks
 from separatrix.runs import Run, open_run
 from separatrix.runs.discovery import members
 from separatrix.steer.advice._types import Advice, Adviser, Advising
@@ -38,4 +40,14 @@ def advise(run: Run | str | os.PathLike[str], diagnosis: Diagnosis | None = None
     for advice in found:
         if not advice.numeric or advice.setting not in {other.setting for other in kept}:
             kept.append(advice)
-    return Advising(run.name, tuple(kept))
+    return Advising(run.name, tuple(kept), "" if kept else _lack(run))
+
+
+def _lack(run: Run) -> str:
+    """What is missing for any advice; empty where enough was recorded and nothing is to be changed."""
+    if not run.names():
+        return "nothing was recorded in this run: train with torch under separatrix watch or record"
+    losses = max((len(track) for track in loss_tracks(run)[0]), default=0)
+    if losses >= FEWEST:
+        return ""
+    return f"too little was recorded for advice: {losses} finite losses, of which it takes {FEWEST}"

@@ -80,14 +80,18 @@ class Adviser:
 
 @dataclasses.dataclass(frozen=True)
 class Advising:
-    """All advice for a run, that with numbers first; each part in the order of the findings it follows from."""
+    """All advice for a run, that with numbers first; each part in the order of the findings it follows from.
+
+    `note` says why there is none where too little was recorded for any.
+    """
 
     run: str
     advice: tuple[Advice, ...]
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return {"run": self.run, "advice": [each.to_dict() for each in self.advice]}
+        return {"run": self.run, "advice": [each.to_dict() for each in self.advice], "note": self.note}
 
 
 def _finite(value: float | None) -> float | None:
