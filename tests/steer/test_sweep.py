@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from tests.steer._planted import PlantedTarget
 
@@ -33,6 +34,7 @@ from separatrix.steer.tuning import (
     sweep,
 )
 from separatrix.steer.tuning.attendant import Look, TrialJob
+from separatrix.steer.tuning.claiming import claimed
 from separatrix.steer.tuning.errors import WorkerLostError
 
 SPACE = Space((Parameter("x", 0.0, 1.0),))
@@ -288,6 +290,25 @@ def test_sweeps_share_a_storage(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="begun to minimize"):
         other = PlantedTarget(direction="maximize")
         sweep(other, SPACE, SweepOptions(tmp_path / "c", trials=3, storage=url, **FAST))
+
+
+def test_a_trial_of_an_ended_sweep_on_the_same_storage_is_tried_again(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.sqlite'}"
+    options = SweepOptions(tmp_path / "a", trials=1, storage=url, **FAST)
+    sweep(PlantedTarget(), SPACE, options)
+    study = optuna.load_study(study_name="sweep", storage=url)
+    with claimed(tmp_path / "other", {}) as claim:
+        taken, elsewhere = (study.ask(SPACE.distributions()) for _ in range(2))
+        taken.set_user_attr("sweep", dataclasses.asdict(claim))
+        elsewhere.set_user_attr("sweep", dataclasses.asdict(dataclasses.replace(claim, host="elsewhere")))
+        more = dataclasses.replace(options, trials=3)
+        assert _states(sweep(PlantedTarget(), SPACE, more)) == ["finished", "running", "running"]
+    result = sweep(PlantedTarget(), SPACE, more)
+    assert _states(result) == ["finished", "lost", "running", "finished"]
+    assert (result.rows[3].parameters, result.rows[3].retry_of) == (taken.params, taken.number)
+    assert result.rows[1].note == f"the sweep of {tmp_path / 'other'} ended while it ran"
+    with claimed(tmp_path / "other", {}) as again:
+        assert again == claim, "a folder keeps its identity"
 
 
 def test_bad_input_is_refused(tmp_path: Path) -> None:

@@ -14,13 +14,12 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from separatrix.runs import RunLockedError
-from separatrix.runs.locking import RunLock
 from separatrix.steer.tuning.attendant import TrialJob
+from separatrix.steer.tuning.claiming import Claim, claimed
 from separatrix.steer.tuning.errors import SweepError, WorkerLostError
 from separatrix.steer.tuning.objective import Sight, Verdict
 from separatrix.steer.tuning.result import Row, SweepResult, rows_of, values_of
@@ -32,9 +31,7 @@ from separatrix.steer.tuning.workers import Attended, LocalWorkers, Workers
 _PAUSE = 0.1
 _PATIENCE_WITH_FAILURES = 3
 _MOST_WORKERS = 3
-_FACTS = "sweep.json"
 _TRIALS = "trials.json"
-_LOCK = "sweep.lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,29 +86,24 @@ def sweep(
     """
     target.check(space)
     grid = list(space.grid()) if options.sampler == "grid" else []
-    with quiet_optuna() as optuna, _claimed(options, target, space), storage_errors(options.url):
+    facts = _facts(options, target, space)
+    with quiet_optuna() as optuna, claimed(options.folder, facts) as claim, storage_errors(options.url):
         chosen = sampler(options.sampler, options.seed), pruner(options.pruner)
         study = opened(options.url, options.name, target.direction, *chosen)
         # The same seed again would propose again what the trials before an interruption were given.
         study.sampler = sampler(options.sampler, options.seed + len(study.get_trials(deepcopy=False)))
-        driver = _Driver(study, target, space, options, workers or LocalWorkers(), progress, optuna.trial.TrialState)
+        states = optuna.trial.TrialState
+        driver = _Driver(study, target, space, options, workers or LocalWorkers(), progress, states, claim)
         driver.reclaim()
+        driver.reclaim_from_others()
         for values in grid:
             study.enqueue_trial(values, skip_if_exists=True)
         driver.drive(options.trials or len(grid) or 20)
         return driver.result()
 
 
-@contextlib.contextmanager
-def _claimed(options: SweepOptions, target: Target, space: Space) -> Iterator[None]:
-    """Hold the sweep's folder, which is new or holds the same sweep.
-
-    Raises:
-        SweepError: it holds something else.
-        RunLockedError: another process holds it.
-    """
-    folder = options.folder
-    facts = {
+def _facts(options: SweepOptions, target: Target, space: Space) -> dict[str, Any]:
+    return {
         # A digest, since arguments may hold what is nobody's business.
         "command": hashlib.sha256("\0".join(target.described()).encode()).hexdigest(),
         "space": space.describe(),
@@ -119,32 +111,6 @@ def _claimed(options: SweepOptions, target: Target, space: Space) -> Iterator[No
         "direction": target.direction,
         "name": options.name,
     }
-    if folder.exists() and not folder.is_dir():
-        raise SweepError(f"{folder} is a file: give a folder to --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(entry.name != _LOCK for entry in folder.iterdir()):
-            _check_same(folder, facts)
-        lock = RunLock(folder / _LOCK)
-        if not lock.acquire():
-            raise RunLockedError(f"{folder} is in use by another sweep: wait for it, or give another folder")
-    except OSError as error:
-        raise SweepError(f"{folder} cannot be used ({error.strerror}): give another folder to --out") from error
-    try:
-        (folder / _FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        yield
-    finally:
-        lock.release()
-
-
-def _check_same(folder: Path, facts: dict[str, Any]) -> None:
-    try:
-        known = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise SweepError(f"{folder} is not empty and holds no sweep: give another folder to --out") from error
-    differing = [name for name, value in facts.items() if not isinstance(known, dict) or known.get(name) != value]
-    if differing:
-        raise SweepError(f"{folder} holds a sweep of another {', '.join(differing)}: give the same, or another --out")
 
 
 @dataclasses.dataclass
@@ -168,6 +134,7 @@ class _Driver:
         workers: Workers,
         progress: Callable[[Row], object],
         states: Any,
+        claim: Claim,
     ) -> None:
         self._study = study
         self._target = target
@@ -178,12 +145,29 @@ class _Driver:
         self._states = states
         self._running: dict[int, _Running] = {}
         self._folder = options.folder.absolute()
+        self._claim = claim
 
     def reclaim(self, note: str = "the sweep ended while it ran") -> None:
         """Give back the trials of this folder that nobody attends to: an earlier sweep did, or took them up."""
-        for trial in self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,)):
-            if self._options.storage is None or trial.user_attrs.get("sweep") == str(self._folder):
-                self._give_back(trial.number, note)
+        for number, claim in self._attended().items():
+            if self._options.storage is None or self._claim.shares_folder(claim):
+                self._give_back(number, note)
+
+    def reclaim_from_others(self) -> bool:
+        """Give back the trials of other sweeps on the storage that are known to have ended; whether there were any."""
+        found = False
+        claims = {claim for claim in self._attended().values() if claim is not None}
+        for claim in (claim for claim in claims if not self._claim.shares_folder(claim)):
+            with claim.taken_over() as ended:
+                for number in [number for number, other in self._attended().items() if ended and other == claim]:
+                    self._give_back(number, f"the sweep of {claim.folder} ended while it ran")
+                    found = True
+        return found
+
+    def _attended(self) -> dict[int, Claim | None]:
+        """Who attends, or attended, to each trial that runs by what the storage says."""
+        trials = self._study.get_trials(deepcopy=False, states=(self._states.RUNNING,))
+        return {trial.number: Claim.of(trial.user_attrs.get("sweep")) for trial in trials}
 
     def drive(self, wanted: int) -> None:
         """Run trials until `wanted` have ended; whatever ends this early gives back those that run."""
@@ -191,7 +175,7 @@ class _Driver:
             while True:
                 while len(self._running) < self._options.workers and self._engaged() < wanted:
                     self._start()
-                if not self._running:
+                if not self._running and not self.reclaim_from_others():
                     break
                 for number in list(self._running):
                     self._advance(number)
@@ -216,7 +200,7 @@ class _Driver:
         trial = self._study.ask()
         folder = self._folder / f"trial-{trial.number:04d}"
         # Whose it is comes first: interrupted from here on, it is given back.
-        trial.set_user_attr("sweep", str(self._folder))
+        trial.set_user_attr("sweep", dataclasses.asdict(self._claim))
         trial.set_user_attr("run", str(folder))
         for name, distribution in self._distributions.items():
             trial._suggest(name, distribution)
