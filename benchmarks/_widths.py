@@ -9,42 +9,42 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from separatrix.analysis.forecasting import Training, fit_scaling
-from separatrix.studies._scaling import CharTransformer, Scaling, losses_by_rate, text_batches
+from separatrix.analysis.forecasting import Training, fit_sizes, size_interval
+from separatrix.studies._scaling import CharTransformer, Scaling, losses_by_rate, losses_by_start, text_batches
 
-NARROW, WIDE = (8, 16, 32), 128
-SHARES = (0.25, 0.5, 1.0)
-"""Of the steps, for which the narrow ones are trained."""
+NARROW, WIDE = (16, 24, 32, 48, 64), 256
+STARTS = {"narrow": 6, "wide": 2}
 RATES = tuple(2.0**power for power in range(-9, -3))
 RULES = {"maximal-update": "maximal update", "standard": "standard rates"}
 BATCH, LENGTH, LAST = 8, 16, 0.05
 
 
-def last_losses(rule: str, steps: int, seed: int) -> tuple[list[Training], Training]:
-    """Narrow trainings at the rate that is best for the widest of them, and the wide one at that rate."""
+def last_losses(rule: str, steps: int, seed: int) -> tuple[list[Training], list[Training]]:
+    """Narrow trainings at the rate that is best for the widest of them, and wide ones at that rate."""
     scaling, draw = Scaling(CharTransformer, rule, NARROW[0]), text_batches(seed, BATCH, LENGTH)
+    by_rate = losses_by_rate(scaling, NARROW[-1], RATES, seed, draw, steps, last=LAST).double().numpy()
+    rate = RATES[int(np.nanargmin(by_rate))]
 
-    def trained(width: int, updates: int, rates: tuple[float, ...]) -> np.ndarray:
-        return losses_by_rate(scaling, width, rates, seed, draw, updates, last=LAST).double().numpy()
+    def trainings(width: int, count: int) -> list[Training]:
+        seeds = [100 * seed + start for start in range(count)]
+        losses = losses_by_start(scaling, width, rate, seeds, draw, steps, last=LAST).tolist()
+        return [Training(_size(width), steps * BATCH * LENGTH, loss) for loss in losses]
 
-    def training(width: int, updates: int) -> Training:
-        return Training(_size(width), updates * BATCH * LENGTH, float(trained(width, updates, (rate,))[0]))
-
-    rate = RATES[int(np.nanargmin(trained(NARROW[-1], steps, RATES)))]
-    narrow = [training(width, round(share * steps)) for width in NARROW for share in SHARES]
-    return narrow, training(WIDE, steps)
+    narrow = [training for width in NARROW for training in trainings(width, STARTS["narrow"])]
+    return narrow, trainings(WIDE, STARTS["wide"])
 
 
-def judged(narrow: list[Training], wide: Training) -> dict[str, float]:
-    """Relative errors of the wide model's last loss: by the scaling law, a power of the size alone, the last value."""
-    full = [training for training in narrow if training.data == wide.data]
-    slope, level = np.polyfit(np.log([t.parameters for t in full]), np.log([t.loss for t in full]), 1)
+def judged(narrow: list[Training], wide: list[Training]) -> dict[str, float]:
+    """Relative errors of the wide model's last loss: by the law of sizes, a power without floor, the last value."""
+    came, size = float(np.mean([training.loss for training in wide])), wide[0].parameters
+    slope, level = np.polyfit(np.log([t.parameters for t in narrow]), np.log([t.loss for t in narrow]), 1)
+    widest = [training.loss for training in narrow if training.parameters == narrow[-1].parameters]
     told = {
-        "scaling": fit_scaling(narrow).loss(wide.parameters, wide.data),
-        "power": math.exp(level + slope * math.log(wide.parameters)),
-        "last": full[-1].loss,
+        "sizes": fit_sizes(narrow).loss(size),
+        "power": math.exp(level + slope * math.log(size)),
+        "last": float(np.mean(widest)),
     }
-    return {law: abs(loss / wide.loss - 1) for law, loss in told.items()}
+    return {law: abs(loss / came - 1) for law, loss in told.items()}
 
 
 def rows(steps: int, seed: int, goals: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -53,11 +53,12 @@ def rows(steps: int, seed: int, goals: Mapping[str, float]) -> list[dict[str, An
     for rule, name in RULES.items():
         narrow, wide = last_losses(rule, steps, seed)
         source = f"widths {NARROW[0]} to {NARROW[-1]}, {name}"
-        losses = {"narrow": [training.loss for training in narrow], "wide": wide.loss}
+        losses = {"narrow": [training.loss for training in narrow], "wide": [training.loss for training in wide]}
+        interval = size_interval(fit_sizes(narrow), narrow, wide[0].parameters)
         for law, error in judged(narrow, wide).items():
             goal = goals.get(law) if rule == "maximal-update" else None
             told = {"seed": seed, "source": source, "law": law, "goal": goal, "errors": {f"width {WIDE}": error}}
-            found.append({**told, **losses})
+            found.append({**told, **losses, "interval": interval})
     return found
 
 
