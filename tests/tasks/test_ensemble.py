@@ -193,6 +193,45 @@ def test_a_convolutional_network_keeps_the_running_statistics_of_each_copy() -> 
     assert int(training.ensemble.module(0)[1].num_batches_tracked) == STEPS
 
 
+class Averaging(nn.Module):
+    """Assigns its buffers anew in every forward: a running mean, a count, and the last two means in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+        for name in ("mean", "last", "before"):
+            self.register_buffer(name, torch.zeros(4))
+        self.register_buffer("count", torch.tensor(0))
+        self.register_buffer("seen", torch.zeros(6, dtype=torch.bool))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        self.mean = 0.9 * self.mean + 0.1 * y.detach().mean(0)
+        self.last, self.before = self.before, self.mean
+        self.count = self.count + 1
+        self.seen = self.seen | (x[0] > 0.5)
+        return y - self.mean + 0.1 * self.last
+
+
+class Leaving(nn.Module):
+    """Leaves its activations behind as an attribute, for others to look at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.activations = self.linear(x)
+        return self.activations
+
+
+@pytest.mark.parametrize("build", [Averaging, Leaving])
+def test_what_forward_assigns_to_is_kept_for_each_copy(build: Callable[[], nn.Module]) -> None:
+    networks = ensemble.stack(build, range(COPIES))
+    training = ensemble.train(networks, F.cross_entropy, ensemble.SGD(RATES), vectors, STEPS)
+    assert_same(training, *one_by_one(networks, lambda i, p: torch.optim.SGD(p, lr=RATES[i]), vectors))
+
+
 def test_schedules_and_clipping_are_those_of_torch() -> None:
     networks, clip = ensemble.stack(mlp, range(COPIES)), [0.1, 1.0, 100.0]
 
@@ -527,6 +566,57 @@ class Counting(nn.Module):
         return self.linear(x) * Counting.calls
 
 
+class Changing(nn.Module):
+    """Its buffer is what `change` makes of it."""
+
+    def __init__(self, start: Tensor | None, change: Callable[[Tensor | None, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.linear, self.change = nn.Linear(6, 4), change
+        self.register_buffer("held", start)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(x)
+        self.held = self.change(self.held, y.detach())
+        return y - self.held.mean()
+
+
+class Ageing(nn.Module):
+    """Counts its calls in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.calls = nn.Linear(6, 4), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.linear(x) / self.calls
+
+
+class Drawing(nn.Module):
+    """Fills its buffer with numbers that come from nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.numbers = nn.Linear(6, 4), itertools.count()
+        self.register_buffer("held", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.held = torch.full((), float(next(self.numbers)))
+        return self.linear(x)
+
+
+class Listing(nn.Module):
+    """Reads its weight from a list, where no ensemble can put that of each copy."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(6, 4))
+        self.weights = [self.weight]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weights[0]
+
+
 class Idle(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -543,6 +633,12 @@ class Idle(nn.Module):
         (Remembering, "copies 0 and 1 differ in features, a tensor that is no buffer"),
         (Hiding, r"differ in hidden\['features'\]\[0\], a tensor that is no buffer"),
         (Counting, "keeps a state that is no parameter or buffer"),
+        (Ageing, "keeps a state that is no parameter or buffer"),
+        (Drawing, "leaves another buffer held alone than in the ensemble"),
+        (Listing, "has a gradient in weight alone and none in the ensemble: its forward must read"),
+        (lambda: Changing(None, lambda held, y: y), r"turns buffer held from nothing into \(5, 4\) of torch.float64"),
+        (lambda: Changing(torch.ones(4), lambda held, y: y), r"turns buffer held from \(4,\) of"),
+        (lambda: Changing(torch.tensor(1), lambda held, y: held + 0.5), r"into \(\) of torch.float64: register it"),
         (Idle, "the loss does not depend on unused.weight: freeze it"),
         (nn.Identity, "trainable parameters of types none"),
     ],

@@ -45,7 +45,7 @@ def trace(function: Callable[..., Any], arguments: tuple[Tensor, ...], name: str
         except Exception as batching:
             raise EnsembleError(
                 f"{name} cannot be batched over copies ({_first_line(batching)}): write its forward without branching"
-                " on values, or train the copies one by one"
+                " on values and without out=, or train the copies one by one"
             ) from batching
         warnings.warn(
             f"{name} runs under torch.func.vmap at every step, since it cannot be traced ({_first_line(error)})",

@@ -11,6 +11,7 @@ to rounding. Nothing passes between copies: one that diverges leaves the others 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 
 from separatrix.tasks._ensemble_networks import (
@@ -202,7 +203,8 @@ def _program(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors, 
     """A function of (ensemble, inputs, targets, step) to gradient (copies, size) and loss (copies,)."""
     check_leading(as_tuple(inputs), ensemble.copies, "inputs")
     check_leading(as_tuple(targets), ensemble.copies, "targets")
-    template, shapes, names = ensemble.template, ensemble.shapes, tuple(ensemble.fixed)
+    template = copy.deepcopy(ensemble.template)  # forward may keep tensors of the trace as attributes
+    shapes, names = ensemble.shapes, tuple(ensemble.fixed)
     buffers = tuple(name for name, _ in template.named_buffers())
     inputs_end = len(names) + len(as_tuple(inputs))
 
@@ -211,9 +213,9 @@ def _program(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors, 
         wanted = rest[inputs_end:] if isinstance(targets, tuple) else rest[inputs_end]
 
         def objective(row: Tensor) -> tuple[Tensor, list[Tensor]]:
-            held = fixed | {name: fixed[name].clone() for name in buffers}
-            outputs = functional_call(template, {**split(shapes, row), **held}, rest[len(names) : inputs_end])
-            return loss(outputs, wanted), [held[name] for name in buffers]
+            held = {**split(shapes, row), **fixed} | {name: fixed[name].clone() for name in buffers}
+            outputs = functional_call(template, held, rest[len(names) : inputs_end])
+            return loss(outputs, wanted), [held[name] for name in buffers]  # the call puts those it assigned here
 
         gradient, (value, held) = grad_and_value(objective, has_aux=True)(row)
         return gradient, value, *held
@@ -233,14 +235,13 @@ def _program(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors, 
             now.fixed[name].copy_(values)
         return gradient, value
 
-    if not random and bool(expected.isfinite()):
-        found = traced(*given)[1][-1]
-        tolerance = 10 * torch.finfo(expected.dtype).eps ** 0.5
-        if not torch.allclose(found, expected, rtol=tolerance, atol=tolerance, equal_nan=True):
-            raise EnsembleError(
-                f"the last copy's loss is {float(expected)} alone and {float(found)} in the ensemble:"
-                f" {type(template).__name__} keeps a state that is no parameter or buffer; register it as one"
-            )
+    if not random and bool(expected.losses.isfinite().all()):
+        gradient, once, *held = traced(*given)
+        moved = dataclasses.replace(ensemble, fixed={**ensemble.fixed, **dict(zip(buffers, held, strict=True))})
+        _, twice, *held = traced(*arguments(moved, inputs, targets))
+        left = {name: values[-1] for name, values in zip(buffers, held, strict=True)}
+        found = _TwoPasses(torch.stack([once[-1], twice[-1]]), split(shapes, gradient[-1]), left)
+        _check_same(expected, found, type(template).__name__)
     return program
 
 
@@ -259,16 +260,79 @@ def _drawing(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _alone(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors) -> Tensor:
-    """Loss of the last copy computed by itself, after a check that every parameter gets a gradient."""
+@dataclasses.dataclass(frozen=True)
+class _TwoPasses:
+    """What a network does in two passes on the same data: losses (2,), first gradient, and buffers left, by name."""
+
+    losses: Float[Tensor, " 2"]
+    gradient: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+
+
+def _alone(ensemble: Ensemble, loss: Loss, inputs: Tensors, targets: Tensors) -> _TwoPasses:
+    """Those of the last copy by itself, after a check that every parameter gets a gradient and every buffer fits."""
     module = ensemble.module(-1)
     wanted = tuple(target[-1] for target in targets) if isinstance(targets, tuple) else targets[-1]
-    value = loss(module(*(tensor[-1] for tensor in as_tuple(inputs))), wanted)
+    given = [tensor[-1] for tensor in as_tuple(inputs)]
+    value = loss(module(*given), wanted)
     if value.dim() != 0:
         raise EnsembleError(f"the loss has shape {tuple(value.shape)}: give one that is a scalar, such as a mean")
     named = {name: values for name, values in module.named_parameters() if values.requires_grad}
-    gradients = torch.autograd.grad(value, list(named.values()), allow_unused=True)
-    unused = [name for name, gradient in zip(named, gradients, strict=True) if gradient is None]
+    gradients = dict(zip(named, torch.autograd.grad(value, list(named.values()), allow_unused=True), strict=True))
+    unused = [name for name, gradient in gradients.items() if gradient is None]
     if unused:
         raise EnsembleError(f"the loss does not depend on {unused[0]}: freeze it by requires_grad_(False)")
-    return value.detach()
+    with torch.no_grad():
+        again = loss(module(*given), wanted)
+    names = [name for name, _ in ensemble.template.named_buffers()]
+    buffers = _buffers(module, names)
+    _check_buffers(_buffers(ensemble.template, names), buffers)
+    return _TwoPasses(torch.stack([value.detach(), again]), gradients, buffers)
+
+
+def _buffers(module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
+    """Buffers of these names, also where forward has made two the same, and any other that is none of them."""
+    held = dict(module.named_buffers(remove_duplicate=False))
+    known = {id(held[name]) for name in names if name in held}
+    return {name: values for name, values in held.items() if name in names or id(values) not in known}
+
+
+def _check_buffers(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+    """Refuse a forward that makes, drops or reshapes buffers: the steps are traced for those of the start."""
+    for name in (*before, *after):
+        was, left = (_kind(held[name]) if name in held else "nothing" for held in (before, after))
+        if was != left:
+            raise EnsembleError(
+                f"forward turns buffer {name} from {was} into {left}: register it in the shape and type that it keeps"
+            )
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} of {tensor.dtype}"
+
+
+def _check_same(alone: _TwoPasses, batched: _TwoPasses, network: str) -> None:
+    tolerance = 10 * torch.finfo(alone.losses.dtype).eps ** 0.5
+
+    def differ(one: Tensor, two: Tensor) -> bool:
+        return not torch.allclose(one.double(), two.double(), rtol=tolerance, atol=tolerance, equal_nan=True)
+
+    steepest = max(float(values.abs().max()) for values in alone.gradient.values())
+    for name, values in alone.gradient.items():
+        if not batched.gradient[name].any() and float(values.abs().max()) > tolerance * steepest:
+            raise EnsembleError(
+                f"{network} has a gradient in {name} alone and none in the ensemble: its forward must read the"
+                " parameter as an attribute of its module"
+            )
+    if differ(alone.losses, batched.losses):
+        raise EnsembleError(
+            f"the last copy's losses in two passes on the same data are {alone.losses.tolist()} alone and"
+            f" {batched.losses.tolist()} in the ensemble: {network} keeps a state that is no parameter or buffer;"
+            " register it as one"
+        )
+    for name, values in alone.buffers.items():
+        if differ(values, batched.buffers[name]):
+            raise EnsembleError(
+                f"forward leaves another buffer {name} alone than in the ensemble: {network} must compute it from"
+                " inputs, parameters and buffers only"
+            )
