@@ -14,6 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 import separatrix
 from separatrix.runs.errors import RunExistsError
@@ -230,6 +231,42 @@ def test_what_forward_assigns_to_is_kept_for_each_copy(build: Callable[[], nn.Mo
     networks = ensemble.stack(build, range(COPIES))
     training = ensemble.train(networks, F.cross_entropy, ensemble.SGD(RATES), vectors, STEPS)
     assert_same(training, *one_by_one(networks, lambda i, p: torch.optim.SGD(p, lr=RATES[i]), vectors))
+
+
+class Recurrent(nn.Module):
+    """Reads out the last state of a recurrent layer over three steps of two numbers."""
+
+    def __init__(self, layer: type[nn.RNNBase], **options: Any) -> None:
+        super().__init__()
+        self.layer = layer(2, 5, batch_first=True, **options)
+        self.read = nn.Linear(10 if options.get("bidirectional") else 5, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read(self.layer(x.unflatten(1, (3, 2)))[0][:, -1])
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+@pytest.mark.parametrize("layer", [nn.RNN, nn.GRU, nn.LSTM])
+def test_recurrent_layers_take_the_paths_of_copies_trained_alone(layer: Any, options: dict[str, Any]) -> None:
+    networks = ensemble.stack(lambda: Recurrent(layer, **options), range(COPIES))
+    training = ensemble.train(networks, F.cross_entropy, ensemble.SGD(RATES, momentum=0.9), vectors, STEPS)
+    alone = one_by_one(networks, lambda i, p: torch.optim.SGD(p, lr=RATES[i], momentum=0.9), vectors)
+    assert_same(training, *alone)
+
+
+def _spectral_norm_at_rest(layer: nn.Module) -> nn.Module:
+    return parametrizations.spectral_norm(layer).eval()
+
+
+@pytest.mark.parametrize(
+    "parametrized", [parametrizations.weight_norm, parametrizations.orthogonal, _spectral_norm_at_rest]
+)
+def test_parametrized_layers_take_the_paths_of_copies_trained_alone(parametrized: Any) -> None:
+    networks = ensemble.stack(lambda: nn.Sequential(parametrized(nn.Linear(6, 5)), nn.Linear(5, 4)), range(COPIES))
+    training = ensemble.train(networks, F.cross_entropy, ensemble.SGD(RATES), vectors, STEPS)
+    assert_same(training, *one_by_one(networks, lambda i, p: torch.optim.SGD(p, lr=RATES[i]), vectors))
+    with pytest.raises(EnsembleError, match="copies 0 and 1 differ"):
+        ensemble.from_modules([parametrized(nn.Linear(6, 6)), nn.Linear(6, 6)])
 
 
 def test_schedules_and_clipping_are_those_of_torch() -> None:

@@ -7,12 +7,13 @@ never registered as a buffer, would be lost without a word.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.utils.parametrize import type_before_parametrizations
 
 from separatrix.tasks.errors import EnsembleError
 
@@ -42,26 +43,36 @@ def check_alike(modules: Sequence[nn.Module]) -> None:
 
 
 def _facts(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    for name, values in itertools.chain(module.named_parameters(), module.named_buffers()):
+    named = list(itertools.chain(module.named_parameters(), module.named_buffers()))
+    registered = {id(values): name for name, values in named}
+    for name, values in named:
         yield f"the shape of {name}", (tuple(values.shape), values.dtype, values.requires_grad)
     for name, part in module.named_modules():
-        yield f"the class of {name or 'the network'}", type(part)
+        yield f"the class of {name or 'the network'}", _class(part)
         prefix = f"{name}." if name else ""
         for key, value in vars(part).items():
             if key not in _OWN:
-                yield from _inside(f"{prefix}{key}", value)
+                yield from _inside(f"{prefix}{key}", value, registered)
 
 
-def _inside(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, (*_PLAIN, torch.Tensor, np.ndarray)):
+def _class(part: nn.Module) -> type[nn.Module]:
+    """Without the class of its own that torch gives to every layer with a parametrization, itself a part."""
+    return type_before_parametrizations(part)
+
+
+def _inside(path: str, value: Any, registered: Mapping[int, str]) -> Iterator[tuple[str, Any]]:
+    """What a value holds, a parameter or buffer of the network by its name: recurrent layers list theirs."""
+    if isinstance(value, torch.Tensor) and id(value) in registered:
+        yield path, registered[id(value)]
+    elif isinstance(value, (*_PLAIN, torch.Tensor, np.ndarray)):
         yield path, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _inside(f"{path}[{key!r}]", item)
+            yield from _inside(f"{path}[{key!r}]", item, registered)
     elif isinstance(value, tuple | list):
         yield f"the length of {path}", len(value)
         for index, item in enumerate(value):
-            yield from _inside(f"{path}[{index}]", item)
+            yield from _inside(f"{path}[{index}]", item, registered)
 
 
 def _equal(one: Any, two: Any) -> bool:
