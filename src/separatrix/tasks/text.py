@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sysconfig
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -114,11 +115,10 @@ def source_files(folder: Path) -> list[Path]:
     Raises:
         TaskError: the folder holds no sources, as in an installation of compiled files only.
     """
-    found = [
-        path
-        for path in folder.rglob("*.py")
-        if not _LEFT_OUT.intersection(path.relative_to(folder).parts) and not path.name.startswith("_sysconfigdata")
-    ]
+    found = []
+    for place, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if name not in _LEFT_OUT]  # packages may be many times the library
+        found += [Path(place, name) for name in names if name.endswith(".py") and not name.startswith("_sysconfigdata")]
     if len(found) < _EVERY:
         raise TaskError(f"{folder} holds no sources of Python's library: use an installation that has its .py files")
     return sorted(found, key=lambda path: path.relative_to(folder).parts)
