@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from separatrix.reconstruct import TrajectoryError, fit, trajectories
 from separatrix.reconstruct.intervals import calibrate
 from separatrix.reconstruct.scores import (
+    Histogram,
     normalised_error,
     power_spectrum_distance,
     smape,
@@ -86,6 +88,28 @@ def test_samples_outside_the_range_count_as_elsewhere() -> None:
     half = state_space_divergence(np.concatenate([truth, truth + 5.0]), truth, bins=10)
     assert inside == pytest.approx(0.0, abs=1e-6)
     assert half == pytest.approx(math.log(2), abs=0.01)  # half of the generated mass is lost
+
+
+@pytest.mark.parametrize(("variables", "bins"), [(1, 30), (2, 7), (3, 30), (3, 101)])
+def test_a_histogram_made_once_counts_as_a_dictionary_of_cells_does(variables: int, bins: int) -> None:
+    generator = np.random.default_rng(variables)
+    truth = generator.standard_normal((700, variables))
+    kept = Histogram.of(truth, bins)
+    for scale in (0.1, 1.0, 3.0):
+        generated = np.concatenate([scale * generator.standard_normal((500, variables)), truth[:50]])
+        low, width = truth.min(axis=0), np.ptp(truth, axis=0) / bins
+
+        def cell(state: np.ndarray, low: np.ndarray = low, width: np.ndarray = width) -> tuple[int, ...]:
+            places = [math.floor(each) for each in (state - low) / width]
+            top = state == truth.max(axis=0)
+            return tuple(bins - 1 if at == bins and last else at for at, last in zip(places, top, strict=True))
+
+        seen, made = (collections.Counter(map(cell, states)) for states in (truth, generated))
+        expected = sum(
+            count / 700 * math.log(count / 700 / ((made[at] + 1) / (550 + len(seen)))) for at, count in seen.items()
+        )
+        assert kept.divergence(generated) == pytest.approx(expected, rel=1e-12)
+        assert state_space_divergence(generated, truth, bins=bins, method="histogram") == kept.divergence(generated)
 
 
 @pytest.mark.parametrize("bad", [{"bins": 1}, {"method": "other"}])

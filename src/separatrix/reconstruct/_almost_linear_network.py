@@ -124,13 +124,22 @@ class AlmostLinearNetwork:
         weights, bias = rows[:, :, :-1].mT.contiguous(), rows[:, None, :, -1].contiguous()
         hidden = torch.baddbmm(embedding[:, None, :, -1], seen, embedding[:, :, :-1].mT)
         state = torch.cat([seen, hidden], 2)
+        passed, leaking = torch.empty_like(state), torch.empty_like(state[..., straight:])
+        # Views are made once: a step is so small that making them is half of it.
+        units, rectified, visible, leak = (
+            state[..., straight:],
+            passed[..., straight:],
+            state[..., : self.seen],
+            leak[:, None],
+        )
         shown = state.new_empty(steps, *seen.shape)
-        for step in range(transient + steps):
-            rectified = state[..., straight:]
-            passed = torch.cat([state[..., :straight], rectified.relu()], 2)
-            following = torch.baddbmm(bias, passed, weights)
-            following[..., straight:] += leak[:, None] * rectified
-            state = following.clamp_(-_FARTHEST, _FARTHEST)
-            if step >= transient:
-                shown[step - transient] = state[..., : self.seen]
+        for place in (*[None] * transient, *shown):
+            passed.copy_(state)
+            rectified.relu_()
+            torch.mul(leak, units, out=leaking)
+            torch.baddbmm(bias, passed, weights, out=state)
+            units.add_(leaking)
+            state.clamp_(-_FARTHEST, _FARTHEST)
+            if place is not None:
+                place.copy_(visible)
         return shown

@@ -24,7 +24,7 @@ from separatrix.reconstruct._recurrent_training import Windows
 from separatrix.reconstruct.model import Reconstructor
 from separatrix.reconstruct.piecewise_linear import PiecewiseLinearMap
 from separatrix.reconstruct.scaling import Scaling
-from separatrix.reconstruct.scores import state_space_divergence
+from separatrix.reconstruct.scores import Histogram
 from separatrix.reconstruct.trajectories import Trajectories
 from separatrix.runs.paper import Paper
 from separatrix.runs.settings import Setting, Settings
@@ -92,7 +92,7 @@ class _LongRun:
     """What is wrong with free runs of networks: how far they are from scaled data, and how many leave."""
 
     network: AlmostLinearNetwork
-    data: Float[np.ndarray, "sample variable"]
+    data: Histogram
     starts: Float[Tensor, "orbit variable"]
     steps: int
 
@@ -101,14 +101,14 @@ class _LongRun:
         """Runs from states of the data, as long as the data or 12,000 samples together."""
         chosen = points[np.linspace(0, len(points) - 1, _ORBITS).astype(int)]
         data = points[:: math.ceil(len(points) / _SAMPLES)]
-        return cls(network, data, torch.from_numpy(chosen), max(_SHORTEST, len(data) // _ORBITS))
+        return cls(network, Histogram.of(data), torch.from_numpy(chosen), max(_SHORTEST, len(data) // _ORBITS))
 
     def faults(self, copies: Float[Tensor, "copy number"]) -> Float[np.ndarray, " copy"]:
         """State space divergence of each network, and up to 3 nats for runs that leave."""
-        shown = self.network.free_runs(copies, self.starts, self.steps, self.steps).numpy().swapaxes(0, 1)
-        lost = (np.abs(shown).max(axis=(1, 3)) > _LOST).mean(axis=1)
-        visited = shown.reshape(len(shown), -1, shown.shape[-1])
-        divergences = [state_space_divergence(each, self.data) for each in visited]
+        shown = self.network.free_runs(copies, self.starts, self.steps, self.steps)
+        lost = (shown.abs().amax((0, 3)) > _LOST).numpy().mean(axis=1)
+        visited = shown.swapaxes(0, 1).flatten(1, 2).numpy()
+        divergences = [self.data.divergence(each) for each in visited]
         return np.asarray(divergences + _LEAVING * lost)
 
 

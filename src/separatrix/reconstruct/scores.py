@@ -6,9 +6,11 @@ run visits the same states as often, and with the same spectrum of frequencies.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import scipy.ndimage
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from separatrix.runs.errors import UsageError
 
@@ -77,27 +79,52 @@ def state_space_divergence(
     if bins < 2 or method not in ("auto", "histogram", "mixture"):
         raise UsageError(f"bins={bins}, method={method!r}: give at least 2 bins, and auto, histogram or mixture")
     histogram = method == "histogram" or (method == "auto" and bins ** truth.shape[1] <= _MOST_CELLS)
-    return _by_histogram(generated, truth, bins) if histogram else _by_mixture(generated, truth, seed)
+    return Histogram.of(truth, bins).divergence(generated) if histogram else _by_mixture(generated, truth, seed)
 
 
-def _by_histogram(generated: np.ndarray, truth: np.ndarray, bins: int) -> float:
-    low, high = truth.min(axis=0), truth.max(axis=0)
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """States counted in `bins` intervals a variable: cells of the truth, rising, and how many of its states each has.
+
+    Made once where many are compared with one truth.
+    """
+
+    low: Float[np.ndarray, " variable"]
+    high: Float[np.ndarray, " variable"]
+    bins: int
+    cells: Int[np.ndarray, " cell"]
+    counts: Int[np.ndarray, " cell"]
+
+    @classmethod
+    def of(cls, truth: Float[np.ndarray, "steps variable"], bins: int = 30) -> Histogram:
+        """The cells of the truth."""
+        low, high = truth.min(axis=0), truth.max(axis=0)
+        return cls(low, high, bins, *np.unique(_cells(truth, low, high, bins), return_counts=True))
+
+    def divergence(self, generated: Float[np.ndarray, "time variable"]) -> float:
+        """Divergence of the truth from finite states, each cell with one more of these than there are."""
+        found = _cells(generated, self.low, self.high, self.bins)
+        if self.bins ** len(self.low) <= _MOST_CELLS:
+            there = np.bincount(found + 1, minlength=self.cells[-1] + 2)[self.cells + 1]
+        else:
+            at = np.minimum(np.searchsorted(self.cells, found), len(self.cells) - 1)
+            there = np.bincount(at[self.cells[at] == found], minlength=len(self.cells))
+        p = self.counts / self.counts.sum()
+        q = (there + 1.0) / (len(found) + len(self.cells))
+        return float(np.sum(p * np.log(p / q)))
+
+
+def _cells(values: np.ndarray, low: np.ndarray, high: np.ndarray, bins: int) -> np.ndarray:
+    """The number of the cell of each state, -1 outside; a variable at a time, which numpy does many times faster."""
     width = np.where(high > low, high - low, 1.0) / bins
-
-    def cells(values: np.ndarray) -> np.ndarray:
-        places = np.clip(np.floor((values - low) / width), -1, bins)
-        places = np.where((values == high) & (places == bins), bins - 1, places).astype(np.int64)
-        outside = ((places < 0) | (places >= bins)).any(axis=1)
-        return np.where(outside, -1, np.ravel_multi_index(tuple(np.clip(places, 0, bins - 1).T), (bins,) * len(low)))
-
-    visited, counts = np.unique(cells(truth), return_counts=True)
-    others, found = np.unique(cells(generated), return_counts=True)
-    there = np.zeros(len(visited))
-    _, ours, theirs = np.intersect1d(visited, others, return_indices=True)
-    there[ours] = found[theirs]
-    p = counts / counts.sum()
-    q = (there + 1.0) / (found.sum() + len(visited))
-    return float(np.sum(p * np.log(p / q)))
+    cells, outside = np.zeros(len(values), dtype=np.int64), np.zeros(len(values), dtype=bool)
+    for column, least, most, one in zip(values.T, low, high, width, strict=True):
+        places = np.clip(np.floor((column - least) / one), -1, bins).astype(np.int64)
+        places[(column == most) & (places == bins)] = bins - 1
+        outside |= (places < 0) | (places >= bins)
+        cells = cells * bins + places
+    cells[outside] = -1
+    return cells
 
 
 def _by_mixture(generated: np.ndarray, truth: np.ndarray, seed: int) -> float:
