@@ -55,6 +55,10 @@ class Monomials:
 
     def values(self, points: Float[np.ndarray, "point variable"]) -> Float[np.ndarray, "point monomial"]:
         """Each monomial at each point."""
+        return self.unchecked(points)
+
+    def unchecked(self, points: np.ndarray) -> np.ndarray:
+        """The same, to be called often: shapes are not checked."""
         values = np.ones((len(points), self.size))
         start = 1
         for parents, last in self._levels:

@@ -50,10 +50,8 @@ class EchoState:
         """Units of the reservoir."""
         return len(self.bias)
 
-    def driven(
-        self, reservoir: Float[np.ndarray, "batch unit"], sample: Float[np.ndarray, "batch variable"]
-    ) -> Float[np.ndarray, "batch unit"]:
-        """The reservoir after it has seen a sample."""
+    def driven(self, reservoir: np.ndarray, sample: np.ndarray) -> np.ndarray:
+        """The reservoir (batch, unit) after a sample (batch, variable); called for each, so shapes are not checked."""
         fresh = np.tanh(reservoir @ self.recurrent.T + sample @ self.entering + self.bias)
         return np.asarray((1.0 - self.leak) * reservoir + self.leak * fresh)
 

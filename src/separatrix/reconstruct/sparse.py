@@ -66,8 +66,12 @@ class SparseEquations:
         """The points one sampling interval later."""
         if not self.flow:
             return self.right_hand_side(points)
+
+        def field(points: np.ndarray) -> np.ndarray:
+            return np.asarray(self.monomials.unchecked(points) @ self.coefficients)
+
         for _ in range(_SUBSTEPS):
-            points = points + _runge_kutta(self.right_hand_side, points, self.dt / _SUBSTEPS)
+            points = points + _runge_kutta(field, points, self.dt / _SUBSTEPS)
         return points
 
     def advance(
