@@ -9,11 +9,13 @@ from __future__ import annotations
 import functools
 import re
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
 from beartype import beartype
 
+_jaxtyped = jaxtyping.jaxtyped
 _SHAPED = re.compile(r"\b(Float|Int|Integer|Bool|Num|Real|Complex|Inexact|Shaped)\[")
 _CONTAINERS = re.compile(r"\b(list|tuple|dict|Sequence|Mapping|Iterable|Iterator)\[")
 
@@ -21,6 +23,19 @@ _CONTAINERS = re.compile(r"\b(list|tuple|dict|Sequence|Mapping|Iterable|Iterator
 def check_shapes(*packages: str) -> None:
     """Have the modules of these packages, which must not be imported yet, checked."""
     jaxtyping.install_import_hook(packages, f"{__name__}.checked")
+    # The hook puts this decorator on every function, and each call of a decorated one costs a binding of its arguments.
+    jaxtyping.jaxtyped = _where_stated
+
+
+def _where_stated(*, typechecker: Any) -> Callable[[Any], Any]:
+    """jaxtyping's decorator, of functions that state a shape alone."""
+    decorated = _jaxtyped(typechecker=typechecker)
+
+    def decorate(each: Any) -> Any:
+        plain = isinstance(each, types.FunctionType) and not any(map(_has_shape, each.__annotations__.values()))
+        return each if plain else decorated(each)
+
+    return decorate
 
 
 def checked(function: Any) -> Any:
