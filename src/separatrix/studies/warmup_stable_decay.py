@@ -288,5 +288,5 @@ study = Study(
     ),
     plan=_plan,
     run=_run,
-    smoke={"steps": 1800, "runs": 4},
+    smoke={"steps": 1800, "runs": 4, "width": 8},
 )
