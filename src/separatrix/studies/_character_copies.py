@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 
@@ -118,11 +119,15 @@ class Text:
 
     def drawn(self, step: int, stream: int) -> Tensor:
         """Training windows (batch, length + 1) of a step of one stream of data."""
-        return SourceText(length=self.length).windows(self.batch, self._generator(stream, step + 1))
+        return self._source.windows(self.batch, self._generator(stream, step + 1))
 
     def validation(self) -> Tensor:
         """Validation windows (held_out, length + 1)."""
-        return SourceText(length=self.length).windows(self.held_out, self._generator(0, 0), "validation")
+        return self._source.windows(self.held_out, self._generator(0, 0), "validation")
+
+    @functools.cached_property
+    def _source(self) -> SourceText:
+        return SourceText(length=self.length)
 
     def _generator(self, stream: int, step: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.seed * 1_000 + stream) * 1_000_000 + step)
