@@ -285,4 +285,5 @@ study = Study(
     ),
     plan=_plan,
     run=_run,
+    smoke={"width": 24},
 )
