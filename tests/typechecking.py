@@ -28,14 +28,17 @@ def check_shapes(*packages: str) -> None:
 
 
 def _where_stated(*, typechecker: Any) -> Callable[[Any], Any]:
-    """jaxtyping's decorator, of functions that state a shape alone."""
+    """jaxtyping's decorator, of functions and classes that state a shape alone."""
     decorated = _jaxtyped(typechecker=typechecker)
+    return lambda each: decorated(each) if _states_shapes(each) else each
 
-    def decorate(each: Any) -> Any:
-        plain = isinstance(each, types.FunctionType) and not any(map(_has_shape, each.__annotations__.values()))
-        return each if plain else decorated(each)
 
-    return decorate
+def _states_shapes(each: Any) -> bool:
+    if not isinstance(each, types.FunctionType | type):
+        return True
+    owners = each.__mro__ if isinstance(each, type) else (each,)
+    stated = [value for owner in owners for value in getattr(owner, "__annotations__", {}).values()]
+    return any(map(_has_shape, stated))
 
 
 def checked(function: Any) -> Any:
