@@ -110,6 +110,11 @@ class Padded(Characters):
         return self.head(self.layer(self.embed(tokens), src_key_padding_mask=padding.expand(tokens.shape)))
 
 
+def hardest(losses: torch.Tensor) -> torch.Tensor:
+    chosen = losses.detach().argsort(descending=True)[: len(losses) // 2]
+    return torch.where(torch.isin(torch.arange(len(losses)), chosen), losses, 0.0).sum() / len(chosen)
+
+
 def beside_a_metric(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     loss = F.cross_entropy(out, y)
     F.mse_loss(out.softmax(1), F.one_hot(y, 4).to(out.dtype))
@@ -127,6 +132,33 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], Loss]] = {
         perceptron,
         rows,
         lambda out, y: (F.cross_entropy(out, y, reduction="none") * 0.5 / torch.tensor(3.0)).mean() * 2,
+    ),
+    "weighted examples": (
+        perceptron,
+        rows,
+        lambda out, y: (F.cross_entropy(out, y, reduction="none") * (1.0 + y)).mean() / 3,
+    ),
+    "examples left out": (perceptron, rows, lambda out, y: F.cross_entropy(out, y, reduction="none")[y > 0].mean()),
+    "a dot product": (
+        perceptron,
+        rows,
+        lambda out, y: F.cross_entropy(out, y, reduction="none").dot(y.to(out.dtype) / len(y)),
+    ),
+    "the hardest half": (perceptron, rows, lambda out, y: hardest(F.cross_entropy(out, y, reduction="none"))),
+    "weighted by how hard they are": (
+        perceptron,
+        rows,
+        lambda out, y: ((o := F.cross_entropy(out, y, reduction="none")) * (1 - o.detach().neg().exp()) ** 2).sum() / 9,
+    ),
+    "characters, masked": (
+        Characters,
+        text,
+        lambda out, y: (F.cross_entropy(out.mT, y, reduction="none") * (y > 2)).sum() / (y > 2).sum(),
+    ),
+    "entries weighted": (
+        perceptron,
+        rows,
+        lambda out, y: (F.mse_loss(out, F.one_hot(y, 4).to(out.dtype), reduction="none").mean(1) * y).mean(),
     ),
     "beside a metric": (perceptron, rows, lambda out, y: beside_a_metric(out, y)),
     "log-softmax": (perceptron, rows, lambda out, y: F.nll_loss(F.log_softmax(out, 1), y)),
@@ -295,9 +327,17 @@ def test_half_precision_is_replayed_in_float32(how: str, snapshots: list[Any], t
 
 REFUSED: dict[str, tuple[Callable[[torch.Tensor, nn.Module, torch.Tensor], torch.Tensor], str]] = {
     "a sum of two": (lambda x, m, y: F.cross_entropy(o := m(x), y) + o.pow(2).mean(), "more than one cross_entropy"),
-    "weighted examples": (
-        lambda x, m, y: (F.cross_entropy(m(x), y, reduction="none") * (y > 0)).mean(),
-        "single examples weighted or left out",
+    "weights that learn": (
+        lambda x, m, y: (F.cross_entropy(o := m(x), y, reduction="none") * o[:, 0].sigmoid()).mean(),
+        "more than one cross_entropy",
+    ),
+    "powers of losses": (
+        lambda x, m, y: F.cross_entropy(m(x), y, reduction="none").square().mean(),
+        "more than one cross_entropy",
+    ),
+    "weighted and shifted": (
+        lambda x, m, y: (F.cross_entropy(m(x), y, reduction="none") * y).mean() + 1.0,
+        "more than one cross_entropy",
     ),
     "a reciprocal": (lambda x, m, y: 1.0 / F.cross_entropy(m(x), y), "more than one cross_entropy"),
     "not finite": (lambda x, m, y: F.mse_loss(m(x) / 0.0, x[:, :4]), "numbers that are not finite"),
@@ -310,6 +350,22 @@ REFUSED: dict[str, tuple[Callable[[torch.Tensor, nn.Module, torch.Tensor], torch
     "two calls": (lambda x, m, y: F.mse_loss(m(x), m(x + 1.0)), "no simple part of the output"),
     "a target that learns": (lambda x, m, y: F.mse_loss(o := m(x), o * 0.5), "depend on the model"),
 }
+
+
+def test_to_see_weights_runs_no_hook_of_the_training(snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, fired = perceptron(), []
+
+    def loss(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        single = F.cross_entropy(out, y, reduction="none")
+        single.register_hook(lambda gradient: fired.append("single"))
+        single.retain_grad()
+        whole = (single * y).sum()
+        whole.register_hook(lambda gradient: fired.append("whole"))
+        return whole
+
+    train(model, rows, loss, tmp_path / "run")
+    assert snapshots and fired == ["whole", "single"] * 6
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -9,6 +9,7 @@ of classes, which are of the examples' own losses.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 
 from separatrix.probes._eigenspace import hessian, refusing
 from separatrix.probes._noise import noise_scale, tail_index
+from separatrix.probes.examples import losses as own_losses
 from separatrix.record.replay import ReplayError, slot_of
 from separatrix.record.snapshot import Snapshot, dense
 from separatrix.runs.probe import Moment, Probe, Reading
@@ -187,7 +189,7 @@ def class_losses(snapshot: Snapshot) -> tuple[torch.Tensor, torch.Tensor]:
     outputs, _ = snapshot.evaluate()
     view, classes = snapshot.batch.view, snapshot.classes
     assert outputs is not None and view is not None and classes is not None, "the probe needs outputs and classes"
-    losses = snapshot.per_example_losses(outputs)
+    losses = own_losses(dataclasses.replace(view, outputs=outputs))
     if view.targets.dim() == 1 and not view.targets.is_floating_point():
         losses = losses[view.targets != view.options.get("ignore_index", -100)]
     if losses.shape != classes.shape:

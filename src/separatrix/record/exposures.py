@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,10 @@ _HEARD = 8
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """A call of a loss function: `value` is the mean of what it gave, `source` the node that made it."""
+    """A call of a loss function: `value` is the mean of what it gave, `losses`, and `source` the node that made it."""
 
     view: LossView
+    losses: torch.Tensor
     value: float
     source: Any
     examples: np.ndarray | None
@@ -52,6 +54,9 @@ def batch_of(exposure: Exposure, loss: torch.Tensor, value: float) -> Batch:
     """
     result, heard = exposure.result, list(reversed(exposure.heard))
     own = next((each for each in heard if replay.scaled_only(loss, each.source)), None)
+    weights: torch.Tensor | None = None
+    if own is None:
+        own, weights = _weighted(loss, heard)
     link = None
     if heard:
         try:
@@ -60,13 +65,13 @@ def batch_of(exposure: Exposure, loss: torch.Tensor, value: float) -> Batch:
             exposure.why = str(error)
     if link is not None and own is not None:
         view = own.view
-        scale = 1.0 if loss.grad_fn is own.source else value / own.value
+        scale = 1.0 if loss.grad_fn is own.source or weights is not None else value / own.value
         if view.targets.requires_grad:
             raise ReplayError(f"the targets of {view.kind} depend on the model")
         function = patches.original(view.kind)
         view = dataclasses.replace(view, outputs=view.outputs.detach(), targets=copied(view.targets))
         exposure.examples = own.examples
-        return Batch(exposure.call, view=view, link=link, function=function, scale=scale, value=value)
+        return Batch(exposure.call, view=view, link=link, function=function, scale=scale, value=value, weights=weights)
     for slot, tensor in enumerate(flattened_tensors(result)):
         if (
             tensor.numel() == 1
@@ -80,6 +85,13 @@ def batch_of(exposure: Exposure, loss: torch.Tensor, value: float) -> Batch:
     if link is None:
         raise ReplayError(exposure.why)
     raise ReplayError(
-        f"what was backwarded is more than one {heard[0].view.kind} times a number: a sum of losses, or single"
-        " examples weighted or left out"
+        f"what was backwarded is more than one {heard[0].view.kind}: no multiple of it, or weighted sum of its losses"
     )
+
+
+def _weighted(loss: torch.Tensor, heard: Sequence[Heard]) -> tuple[Heard | None, torch.Tensor | None]:
+    """The call whose single losses are summed to `loss` with weights, and these."""
+    for each in heard:
+        if each.losses.dim() and (weights := replay.weights_in(loss, each.source, each.losses)) is not None:
+            return each, weights
+    return None, None

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from separatrix.record.isolation import Aside
 from separatrix.record.ownership import flattened_tensors
 from separatrix.record.shadow import RandomState
 from separatrix.runs.errors import SeparatrixError
@@ -18,6 +19,12 @@ Way = Callable[[torch.Tensor], torch.Tensor]
 _SCALINGS = ("DivBackward", "MulBackward", "ToCopyBackward", "ViewBackward", "SqueezeBackward", "MeanBackward")
 _PRODUCTS = ("DivBackward", "MulBackward")
 _RESHAPINGS = ("ViewBackward", "UnsafeViewBackward", "ReshapeAliasBackward", "AliasBackward", "CloneBackward")
+_LINEAR = (
+    *(*_SCALINGS, *_RESHAPINGS),
+    *(f"{name}Backward" for name in ("Sum", "Neg", "Add", "Dot", "Unsqueeze", "Expand", "Transpose", "Permute", "T")),
+    *(f"{name}Backward" for name in ("Index", "Select", "Slice", "Where", "MaskedFill", "MaskedSelect")),
+)
+"""Nodes whose outputs are linear in their inputs, products where one factor does not learn."""
 _LONGEST_CHAIN = 16
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}
 
@@ -193,6 +200,47 @@ def scaled_only(loss: torch.Tensor, source: Any, output: int = 0) -> bool:
             return False
         node, number = following[0]
     return False
+
+
+def weights_in(loss: torch.Tensor, source: Any, losses: torch.Tensor) -> torch.Tensor | None:
+    """Weights, of the shape of `losses`, with which these values of the node `source` are summed to `loss`.
+
+    None where the loss depends on anything else that learns, or is no weighted sum of them by its graph and its value.
+    """
+    if loss.grad_fn is None or loss.numel() != 1:
+        return None
+    weights = torch.zeros_like(losses)
+    waiting: list[tuple[Any, torch.Tensor]] = [(loss.grad_fn, torch.ones_like(loss))]
+    # Nodes are called one by one, not by the engine, which would run hooks of the training.
+    with Aside(), torch.no_grad():
+        for _ in range(_LONGEST_CHAIN):
+            if not waiting:
+                allowed = tolerance(losses.dtype) * float((weights * losses).abs().sum())
+                return weights if abs(float((weights * losses).sum()) - float(loss.detach())) <= allowed else None
+            node, gradient = waiting.pop()
+            if not _linear(node):
+                return None
+            back = node(gradient)
+            for (following, number), part in zip(
+                node.next_functions, back if isinstance(back, tuple) else (back,), strict=False
+            ):
+                if part is None:
+                    continue
+                if following is source and number == 0 and part.shape == weights.shape:
+                    weights += part
+                elif following is not None:
+                    waiting.append((following, part))
+    return None
+
+
+def _linear(node: Any) -> bool:
+    """Whether a node's output is linear in what learns among its inputs."""
+    if not node.name().startswith(_LINEAR):
+        return False
+    inputs = [following for following, _ in node.next_functions]
+    if node.name().startswith("Div") and inputs[0] is None:
+        return False
+    return not node.name().startswith((*_PRODUCTS, "DotBackward")) or None in inputs or len(inputs) == 1
 
 
 def _by_number(node: Any) -> bool:

@@ -28,8 +28,8 @@ class Batch:
 
     `function` maps the loss function's input to its value, as torch's own function would with the step's targets;
     `link` leads to that input from the model's output. Without a function, tensor `slot` of the output is the loss.
-    `scale` is the factor from there to what was backwarded, `value` the loss there. `kind` is torch's name of the
-    function, `view` its input and targets.
+    `scale` is the factor from there to what was backwarded, `value` the loss there. `weights`, if any, are those of the
+    single losses in it. `kind` is torch's name of the function, `view` its input and targets.
     """
 
     def __init__(
@@ -42,8 +42,10 @@ class Batch:
         slot: int | None = None,
         scale: float = 1.0,
         value: float | None = None,
+        weights: torch.Tensor | None = None,
     ) -> None:
         self.call = call
+        self.weights = weights
         self.view = view
         self.link = link
         self.function = function
@@ -57,7 +59,8 @@ class Batch:
         Raises:
             ReplayError: the losses of the step are not the parts of a mean, so they may be different ones.
         """
-        if passes > 1 and not 0.5 < self.scale * passes < 2.0:
+        share = self.scale if self.weights is None else self.scale * float(self.weights.sum())
+        if passes > 1 and not 0.5 < share * passes < 2.0:
             raise ReplayError(f"{passes} losses were backwarded in the step, and they are not the parts of one mean")
         self.scale *= max(1, passes)
 
@@ -150,15 +153,21 @@ class Snapshot:
         Raises:
             ReplayError: no loss function was seen.
         """
-        return self._function(outputs).mean() * self.batch.scale
+        weights = self.batch.weights
+        if weights is None:
+            return self._function(outputs).mean() * self.batch.scale
+        losses = self._function(outputs, reduction="none")
+        return (losses * weights.to(losses.dtype)).sum() * self.batch.scale
 
     def per_example_losses(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Loss of each row of the loss function's input, shape (rows,); their weighted mean is the loss.
+        """Loss of each row of the loss function's input, shape (rows,); their mean is the loss, but for its scale.
 
         Raises:
             ReplayError: no loss function was seen.
         """
-        losses = self._function(outputs, reduction="none")
+        losses, weights = self._function(outputs, reduction="none"), self.batch.weights
+        if weights is not None:
+            losses = losses * weights.to(losses.dtype) * losses.numel()
         return losses.reshape(losses.shape[0], -1).mean(1) if losses.dim() > 1 else losses
 
     def _function(self, outputs: torch.Tensor, **options: Any) -> torch.Tensor:

@@ -157,7 +157,8 @@ class Snapshots:
         if exposure is not None and exposure.batch is None and result.grad_fn is not None:
             told, self._told = self._told, None
             examples = told[1] if told is not None and same_memory(told[0], view.outputs) else None
-            exposure.heard.append(Heard(view, float(result.detach().mean()), result.grad_fn, examples))
+            losses = result.detach().clone()  # the training may change them in place
+            exposure.heard.append(Heard(view, losses, float(losses.mean()), result.grad_fn, examples))
 
     def backward_begins(self, loss: torch.Tensor, value: float) -> None:
         """A loss is about to be backwarded: learn how it follows from the model's output."""
