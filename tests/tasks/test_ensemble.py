@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,27 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.tasks.ensembles import (
+    COPIES,
+    OPTIMIZERS,
+    RATES,
+    STEPS,
+    Transformer,
+    assert_same,
+    cnn,
+    images,
+    mlp,
+    one_by_one,
+    sums,
+    vectors,
+)
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 import separatrix
 from separatrix.runs.errors import RunExistsError
 from separatrix.tasks import Digits, ensemble
-from separatrix.tasks.errors import EnsembleError, EnsembleWarning
-
-COPIES, BATCH, STEPS = 3, 5, 50
-RATES = [0.3, 0.01, 0.1]
+from separatrix.tasks.errors import EnsembleError
 
 
 @pytest.fixture(autouse=True)
@@ -30,134 +40,6 @@ def double() -> Any:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def mlp(activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Module:
-    return nn.Sequential(nn.Linear(6, 8), activation(), nn.Linear(8, 8), activation(), nn.Linear(8, 4))
-
-
-class Transformer(nn.Module):
-    """One pre-norm block over (a, b, =) tokens; the read-out shares its weights with the embedding.
-
-    A bias of the keys has no gradient but rounding noise, which Adam would blow up: there is none.
-    """
-
-    def __init__(self, symbols: int = 7, width: int = 8, heads: int = 2) -> None:
-        super().__init__()
-        self.heads = heads
-        self.tokens = nn.Embedding(symbols + 1, width)
-        self.places = nn.Parameter(0.1 * torch.randn(3, width))
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
-        self.read = nn.Linear(width, symbols + 1, bias=False)
-        self.read.weight = self.tokens.weight
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        x = self.tokens(tokens) + self.places
-        batch, length, width = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
-        x = x + self.down(F.gelu(self.up(self.norm2(x))))
-        return self.read(x[:, -1])
-
-
-def cnn() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 4)
-    )
-
-
-def vectors(step: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(step)
-    return (
-        torch.randn(COPIES, BATCH, 6, generator=generator),
-        torch.randint(0, 4, (COPIES, BATCH), generator=generator),
-    )
-
-
-def images(step: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(step)
-    return (
-        torch.randn(COPIES, BATCH, 1, 4, 4, generator=generator),
-        torch.randint(0, 4, (COPIES, BATCH), generator=generator),
-    )
-
-
-def sums(step: int) -> tuple[Tensor, Tensor]:
-    terms = torch.randint(0, 7, (COPIES, BATCH, 2), generator=torch.Generator().manual_seed(step))
-    equals = torch.full((COPIES, BATCH, 1), 7)
-    return torch.cat([terms, equals], dim=2), terms.sum(2) % 7
-
-
-def one_by_one(
-    networks: ensemble.Ensemble,
-    optimizer: Callable[[int, Any], torch.optim.Optimizer],
-    data: Callable[[int], tuple[Tensor, Tensor]],
-    loss: Callable[..., Tensor] = F.cross_entropy,
-    factor: Callable[[int], float] | None = None,
-    clip: list[float] | None = None,
-) -> tuple[list[nn.Module], Tensor]:
-    """The oracle: each copy in an eager loop of its own."""
-    modules, losses = [], []
-    for index in range(networks.copies):
-        module = networks.module(index)
-        steps = optimizer(index, [p for p in module.parameters() if p.requires_grad])
-        rate = steps.param_groups[0]["lr"]
-        mine = []
-        for step in range(1, STEPS + 1):
-            inputs, targets = data(step)
-            steps.zero_grad()
-            value = loss(module(inputs[index]), targets[index])
-            value.backward()
-            if clip is not None:
-                nn.utils.clip_grad_norm_(module.parameters(), clip[index])
-            steps.param_groups[0]["lr"] = rate * (1.0 if factor is None else factor(step))
-            steps.step()
-            mine.append(value.detach())
-        modules.append(module)
-        losses.append(torch.stack(mine))
-    return modules, torch.stack(losses, dim=1)
-
-
-def assert_same(training: ensemble.Training, modules: list[nn.Module], losses: Tensor, tolerance: float = 1e-9) -> None:
-    torch.testing.assert_close(training.loss, losses, rtol=tolerance, atol=tolerance)
-    for index, module in enumerate(modules):
-        found = training.ensemble.module(index).state_dict()
-        for name, values in module.state_dict().items():
-            torch.testing.assert_close(found[name], values, rtol=tolerance, atol=tolerance, msg=f"copy {index}: {name}")
-
-
-OPTIMIZERS: dict[str, tuple[ensemble.Optimizer, Callable[[int, Any], torch.optim.Optimizer]]] = {
-    "sgd": (ensemble.SGD(RATES), lambda i, p: torch.optim.SGD(p, lr=RATES[i])),
-    "momentum": (
-        ensemble.SGD(0.1, momentum=[0.9, 0.0, 0.5], dampening=[0.1, 0.3, 0.0], weight_decay=[0.0, 0.1, 0.01]),
-        lambda i, p: torch.optim.SGD(
-            p, lr=0.1, momentum=[0.9, 0.0, 0.5][i], dampening=[0.1, 0.3, 0.0][i], weight_decay=[0.0, 0.1, 0.01][i]
-        ),
-    ),
-    "nesterov": (
-        ensemble.SGD(RATES, momentum=0.8, nesterov=True),
-        lambda i, p: torch.optim.SGD(p, lr=RATES[i], momentum=0.8, nesterov=True),
-    ),
-    "adam": (
-        ensemble.Adam([0.01, 0.003, 0.1], weight_decay=0.01, beta1=[0.9, 0.0, 0.5], epsilon=[1e-8, 1e-3, 1e-6]),
-        lambda i, p: torch.optim.Adam(
-            p,
-            lr=[0.01, 0.003, 0.1][i],
-            weight_decay=0.01,
-            betas=([0.9, 0.0, 0.5][i], 0.999),
-            eps=[1e-8, 1e-3, 1e-6][i],
-        ),
-    ),
-    "adamw": (
-        ensemble.adamw([0.01, 0.003, 0.1], weight_decay=[0.1, 0.01, 0.0], beta2=[0.99, 0.95, 0.999]),
-        lambda i, p: torch.optim.AdamW(
-            p, lr=[0.01, 0.003, 0.1][i], weight_decay=[0.1, 0.01, 0.0][i], betas=(0.9, [0.99, 0.95, 0.999][i])
-        ),
-    ),
-}
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -553,195 +435,3 @@ def test_a_training_that_fails_leaves_a_run_that_says_so(tmp_path: Path) -> None
     run = separatrix.open(tmp_path / "run")
     assert run.status == "crashed"
     assert run["loss"]["step"].values.tolist() == [1, 2, 3]
-
-
-class Branching(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(6, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
-        return y if y.sum().item() > 0 else -y
-
-
-class Remembering(nn.Module):
-    """Holds a random tensor that is neither parameter nor buffer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = torch.randn(6, 6)
-        self.linear = nn.Linear(6, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x @ self.features)
-
-
-class Hiding(nn.Module):
-    """The same, in a dictionary."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden = {"features": [torch.randn(6, 6)]}
-        self.linear = nn.Linear(6, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x @ self.hidden["features"][0])
-
-
-class Counting(nn.Module):
-    """Its output depends on how often any copy was called."""
-
-    calls = 0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(6, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        Counting.calls += 1
-        return self.linear(x) * Counting.calls
-
-
-class Changing(nn.Module):
-    """Its buffer is what `change` makes of it."""
-
-    def __init__(self, start: Tensor | None, change: Callable[[Tensor | None, Tensor], Tensor]) -> None:
-        super().__init__()
-        self.linear, self.change = nn.Linear(6, 4), change
-        self.register_buffer("held", start)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(x)
-        self.held = self.change(self.held, y.detach())
-        return y - self.held.mean()
-
-
-class Ageing(nn.Module):
-    """Counts its calls in an attribute."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.calls = nn.Linear(6, 4), 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        return self.linear(x) / self.calls
-
-
-class Drawing(nn.Module):
-    """Fills its buffer with numbers that come from nowhere."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear, self.numbers = nn.Linear(6, 4), itertools.count()
-        self.register_buffer("held", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.held = torch.full((), float(next(self.numbers)))
-        return self.linear(x)
-
-
-class Listing(nn.Module):
-    """Reads its weight from a list, where no ensemble can put that of each copy."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(6, 4))
-        self.weights = [self.weight]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weights[0]
-
-
-class Idle(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.unused = nn.Linear(6, 4), nn.Linear(3, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.used(x)
-
-
-@pytest.mark.parametrize(
-    ("build", "words"),
-    [
-        (Branching, "Branching cannot be batched over copies .*item"),
-        (Remembering, "copies 0 and 1 differ in features, a tensor that is no buffer"),
-        (Hiding, r"differ in hidden\['features'\]\[0\], a tensor that is no buffer"),
-        (Counting, "keeps a state that is no parameter or buffer"),
-        (Ageing, "keeps a state that is no parameter or buffer"),
-        (Drawing, "leaves another buffer held alone than in the ensemble"),
-        (Listing, "has a gradient in weight alone and none in the ensemble: its forward must read"),
-        (lambda: Changing(None, lambda held, y: y), r"turns buffer held from nothing into \(5, 4\) of torch.float64"),
-        (lambda: Changing(torch.ones(4), lambda held, y: y), r"turns buffer held from \(4,\) of"),
-        (lambda: Changing(torch.tensor(1), lambda held, y: held + 0.5), r"into \(\) of torch.float64: register it"),
-        (Idle, "the loss does not depend on unused.weight: freeze it"),
-        (nn.Identity, "trainable parameters of types none"),
-    ],
-)
-def test_networks_that_cannot_be_batched_are_refused(build: Callable[[], nn.Module], words: str) -> None:
-    with pytest.raises(EnsembleError, match=words):
-        ensemble.train(ensemble.stack(build, range(COPIES)), F.cross_entropy, ensemble.SGD(0.1), vectors, 1)
-
-
-def test_networks_of_different_architectures_are_refused() -> None:
-    with pytest.raises(EnsembleError, match=r"differ in the shape of weight"):
-        ensemble.from_modules([nn.Linear(2, 3), nn.Linear(3, 3)])
-    with pytest.raises(EnsembleError, match=r"differ in 1.negative_slope \(0.01, 0.2\)"):
-        ensemble.from_modules([nn.Sequential(nn.Linear(2, 3), nn.LeakyReLU(slope)) for slope in (0.01, 0.2)])
-    with pytest.raises(EnsembleError, match="an ensemble of no networks"):
-        ensemble.stack(mlp, [])
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "words"),
-    [
-        (ensemble.SGD([0.1, 0.2]), "learning_rate has 2 values for 3 copies"),
-        (ensemble.SGD(-0.1), "learning_rate is negative or not finite"),
-        (ensemble.Adam([0.1, float("nan"), 0.1]), "learning_rate is negative or not finite"),
-        (ensemble.Adam(beta2=1.0), "beta2 is 1 or more"),
-        (ensemble.SGD(0.1, nesterov=True), "nesterov is on with dampening or without momentum"),
-    ],
-)
-def test_bad_hyperparameters_are_refused(optimizer: ensemble.Optimizer, words: str) -> None:
-    with pytest.raises(EnsembleError, match=words):
-        ensemble.train(ensemble.stack(mlp, range(COPIES)), F.cross_entropy, optimizer, vectors, 1)
-
-
-def test_bad_data_losses_and_measurements_are_refused() -> None:
-    networks = ensemble.stack(mlp, range(COPIES))
-    inputs, targets = vectors(0)
-    with pytest.raises(EnsembleError, match=r"inputs of shape \(2, 5, 6\) for 3 copies"):
-        ensemble.train(networks, F.cross_entropy, ensemble.SGD(0.1), lambda step: (inputs[:2], targets), 1)
-    with pytest.raises(EnsembleError, match=r"the loss has shape \(5,\)"):
-        ensemble.train(networks, lambda o, t: F.cross_entropy(o, t, reduction="none"), ensemble.SGD(0.1), vectors, 1)
-    with pytest.raises(EnsembleError, match=r"'mean' gave shape \(\)"):
-        ensemble.train(
-            networks, F.cross_entropy, ensemble.SGD(0.1), vectors, 1, measure={"mean": lambda e: e.parameters.mean()}
-        )
-    with pytest.raises(EnsembleError, match="resume with the same kind of optimizer"):
-        first = ensemble.train(networks, F.cross_entropy, ensemble.SGD(0.1), vectors, 1)
-        ensemble.train(networks, F.cross_entropy, ensemble.Adam(0.1), vectors, 1, resume=first)
-    with pytest.raises(EnsembleError, match="the training to resume is of other networks"):
-        others = ensemble.stack(mlp, range(COPIES))
-        ensemble.train(others, F.cross_entropy, ensemble.SGD(0.1), vectors, 1, resume=first)
-
-
-def test_what_cannot_be_traced_still_trains_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: Any, **options: Any) -> Any:
-        raise RuntimeError("not traceable")
-
-    networks = ensemble.stack(Transformer, range(COPIES))
-    traced = ensemble.train(networks, F.cross_entropy, ensemble.Adam(0.01), sums, 5)
-    monkeypatch.setattr("separatrix.tasks._ensemble_program.make_fx", refuse)
-    with pytest.warns(EnsembleWarning, match="Transformer runs under torch.func.vmap at every step"):
-        slow = ensemble.train(networks, F.cross_entropy, ensemble.Adam(0.01), sums, 5)
-    torch.testing.assert_close(slow.ensemble.parameters, traced.ensemble.parameters, rtol=1e-10, atol=1e-10)
-
-
-def test_ordinary_networks_are_traced_without_a_warning() -> None:
-    for build, data in ((mlp, vectors), (Transformer, sums), (cnn, images)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            ensemble.train(ensemble.stack(build, range(COPIES)), F.cross_entropy, ensemble.Adam(0.01), data, 2)
