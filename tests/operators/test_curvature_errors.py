@@ -311,6 +311,11 @@ def test_an_ordinary_error_of_the_model_can_be_caught_as_such() -> None:
         hessian(nn.Linear(4, 2).double(), F.cross_entropy, (X, Y))
 
 
+class Silent(nn.Linear):
+    def forward(self, x):
+        raise ValueError
+
+
 def test_what_a_model_does_not_take_is_said_with_the_module_that_minds():
     model = nn.Sequential(nn.Linear(4, 3), nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 3)))
     x, y = torch.randn(5, 4), torch.randint(0, 3, (5,))
@@ -320,6 +325,8 @@ def test_what_a_model_does_not_take_is_said_with_the_module_that_minds():
         tangent_kernel(model.eval(), x.double())
     with pytest.raises(OperatorUsageError, match="Sequential does not take these inputs"):
         hessian(model, F.cross_entropy, ((x, x), y))
+    with pytest.raises(ForwardError, match=r"module '0' \(Silent\) does not take these inputs: ValueError"):
+        hessian(nn.Sequential(Silent(3, 3)), F.cross_entropy, (x, y))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.script(nn.Linear(4, 3))

@@ -352,6 +352,38 @@ REFUSED: dict[str, tuple[Callable[[torch.Tensor, nn.Module, torch.Tensor], torch
 }
 
 
+def test_a_loss_of_zero_is_replayed_where_nothing_can_have_scaled_it(snapshots: list[Any], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    train(perceptron(), rows, lambda out, y: F.mse_loss(out, out.detach()), tmp_path / "plain")
+    assert snapshots and all(loss == 0.0 for _, _, loss in snapshots)
+    snapshots.clear()
+    train(perceptron(), rows, lambda out, y: F.mse_loss(out, out.detach()) * 3, tmp_path / "scaled")
+    events = [event.message for event in separatrix.open(tmp_path / "scaled").events]
+    assert not snapshots and sum("exactly zero does not tell" in message for message in events) == 1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_what_a_gradient_scaler_multiplies_by_is_no_part_of_the_loss(
+    weighted: bool, snapshots: list[Any], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = perceptron(torch.float32)
+    optimizer, scaler = torch.optim.SGD(model.parameters(), lr=1e-2), torch.amp.GradScaler("cpu", init_scale=1024.0)
+    seen = {}
+    with separatrix.record(model, optimizer, run=tmp_path / "run", probes="kept", budget=1.0):
+        for step in range(1, 7):
+            x, y = rows(torch.float32)
+            optimizer.zero_grad()
+            single = F.cross_entropy(model(x), y, reduction="none")
+            loss = (single * y).mean() if weighted else single.mean()
+            scaler.scale(loss).backward()
+            scaler.unscale_(optimizer)
+            seen[step] = {n: p.grad.clone() for n, p in model.named_parameters()}, loss.item()
+            scaler.step(optimizer)
+            scaler.update()
+    assert_equal(snapshots, seen, 2e-5)
+
+
 def test_to_see_weights_runs_no_hook_of_the_training(snapshots: list[Any], tmp_path: Path) -> None:
     torch.manual_seed(0)
     model, fired = perceptron(), []

@@ -26,7 +26,8 @@ def understood(model: nn.Module) -> Iterator[None]:
             raise
         name = _module_at_work(error.__traceback__, model)
         where = f"module {name!r} ({type(model.get_submodule(name)).__name__})" if name else type(model).__name__
-        raise ForwardError(f"{where} does not take these inputs: {str(error).strip().splitlines()[0]}") from error
+        said = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ForwardError(f"{where} does not take these inputs: {said}") from error
 
 
 def _module_at_work(traceback: TracebackType | None, model: nn.Module) -> str:

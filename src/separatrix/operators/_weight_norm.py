@@ -32,7 +32,7 @@ def is_weight_norm(node: Any) -> bool:
 
 
 def _normalised(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """V times g over the norms of v along `dim`, or over its whole norm where that is -1."""
+    """The directions v times g over the norms of v along `dim`, or over its whole norm where that is -1."""
     axes = None if dim == -1 else [axis for axis in range(v.ndim) if axis != dim % v.ndim]
     norms: Tensor = torch.linalg.vector_norm(v, dim=axes, keepdim=axes is not None)
     return v * (g / norms)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +22,10 @@ _HEARD = 8
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
-    """A call of a loss function: `value` is the mean of what it gave, `losses`, and `source` the node that made it."""
+    """A call of a loss function: `losses` is what it gave, one or many, and `source` the node that made it."""
 
     view: LossView
     losses: torch.Tensor
-    value: float
     source: Any
     examples: np.ndarray | None
 
@@ -53,33 +51,37 @@ def batch_of(exposure: Exposure, loss: torch.Tensor, value: float) -> Batch:
         ReplayError: it cannot be told.
     """
     result, heard = exposure.result, list(reversed(exposure.heard))
-    own = next((each for each in heard if replay.scaled_only(loss, each.source)), None)
-    weights: torch.Tensor | None = None
-    if own is None:
-        own, weights = _weighted(loss, heard)
+    weighted = ((each, replay.weights_in(loss, each.losses, each.source)) for each in heard)
+    own, weights = next(((each, found) for each, found in weighted if found is not None), (None, None))
     link = None
     if heard:
         try:
             link = replay.find_link(result, (own or heard[0]).view.outputs)
         except ReplayError as error:
             exposure.why = str(error)
-    if link is not None and own is not None:
+    if link is not None and own is not None and weights is not None:
         view = own.view
-        scale = 1.0 if loss.grad_fn is own.source or weights is not None else value / own.value
         if view.targets.requires_grad:
             raise ReplayError(f"the targets of {view.kind} depend on the model")
         function = patches.original(view.kind)
         view = dataclasses.replace(view, outputs=view.outputs.detach(), targets=copied(view.targets))
         exposure.examples = own.examples
-        return Batch(exposure.call, view=view, link=link, function=function, scale=scale, value=value, weights=weights)
+        single = weights.dim() == 0
+        return Batch(
+            exposure.call,
+            view=view,
+            link=link,
+            function=function,
+            scale=_unscaled(loss, value, own.source) * (float(weights) if single else 1.0),
+            value=value,
+            weights=None if single else weights,
+        )
     for slot, tensor in enumerate(flattened_tensors(result)):
-        if (
-            tensor.numel() == 1
-            and tensor.grad_fn is not None
-            and replay.scaled_only(loss, tensor.grad_fn, tensor.output_nr)
-        ):
-            scale = 1.0 if loss.grad_fn is tensor.grad_fn else value / float(tensor.detach())
-            return Batch(exposure.call, slot=slot, scale=scale, value=value)
+        if tensor.numel() == 1 and tensor.grad_fn is not None:
+            scale = replay.weights_in(loss, tensor.detach(), tensor.grad_fn, tensor.output_nr)
+            if scale is not None:
+                scale *= _unscaled(loss, value, tensor.grad_fn)
+                return Batch(exposure.call, slot=slot, scale=float(scale), value=value)
     if not heard:
         raise ReplayError(f"none of torch's loss functions was seen ({', '.join(WATCHED[:3])}, ...)")
     if link is None:
@@ -89,9 +91,14 @@ def batch_of(exposure: Exposure, loss: torch.Tensor, value: float) -> Batch:
     )
 
 
-def _weighted(loss: torch.Tensor, heard: Sequence[Heard]) -> tuple[Heard | None, torch.Tensor | None]:
-    """The call whose single losses are summed to `loss` with weights, and these."""
-    for each in heard:
-        if each.losses.dim() and (weights := replay.weights_in(loss, each.source, each.losses)) is not None:
-            return each, weights
-    return None, None
+def _unscaled(loss: torch.Tensor, value: float, source: Any) -> float:
+    """What takes a loss that a gradient scaler has multiplied back to its value; 1 without one.
+
+    Raises:
+        ReplayError: a loss of zero does not tell.
+    """
+    if loss.grad_fn is source:
+        return 1.0
+    if value == 0.0:
+        raise ReplayError("a loss of exactly zero does not tell whether a gradient scaler has multiplied it")
+    return value / float(loss.detach())

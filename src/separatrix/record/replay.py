@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,13 +15,13 @@ from separatrix.runs.errors import SeparatrixError
 
 Way = Callable[[torch.Tensor], torch.Tensor]
 
-_SCALINGS = ("DivBackward", "MulBackward", "ToCopyBackward", "ViewBackward", "SqueezeBackward", "MeanBackward")
-_PRODUCTS = ("DivBackward", "MulBackward")
+_PRODUCTS = ("DivBackward", "MulBackward", "DotBackward")
 _RESHAPINGS = ("ViewBackward", "UnsafeViewBackward", "ReshapeAliasBackward", "AliasBackward", "CloneBackward")
 _LINEAR = (
-    *(*_SCALINGS, *_RESHAPINGS),
-    *(f"{name}Backward" for name in ("Sum", "Neg", "Add", "Dot", "Unsqueeze", "Expand", "Transpose", "Permute", "T")),
-    *(f"{name}Backward" for name in ("Index", "Select", "Slice", "Where", "MaskedFill", "MaskedSelect")),
+    *(*_PRODUCTS, *_RESHAPINGS),
+    *(f"{name}Backward" for name in ("Mean", "Sum", "Neg", "Add", "ToCopy", "Squeeze", "Unsqueeze", "Expand")),
+    *(f"{name}Backward" for name in ("Transpose", "Permute", "T", "Index", "Select", "Slice", "Where")),
+    *(f"{name}Backward" for name in ("MaskedFill", "MaskedSelect")),
 )
 """Nodes whose outputs are linear in their inputs, products where one factor does not learn."""
 _LONGEST_CHAIN = 16
@@ -170,75 +169,44 @@ _ENDS: dict[str, Way] = {
 }
 
 
-def scaled_only(loss: torch.Tensor, source: Any, output: int = 0) -> bool:
-    """Whether `loss` is a value computed by the graph node `source`, or its mean, at most multiplied by a number.
-
-    `output` says which of the node's values: what is compiled is one node with many.
-    """
-    node, number = loss.grad_fn, loss.output_nr
-    for _ in range(_LONGEST_CHAIN):
-        if node is source:
-            return source is not None and number == output
-        if node is None or not node.name().startswith(_SCALINGS):
-            return False
-        if node.name().startswith(_PRODUCTS) and not _by_number(node):
-            return False
-        following = [(n, number) for n, number in node.next_functions if n is not None]
-        if len(following) != 1:
-            return False
-        node, number = following[0]
-    return False
-
-
-def weights_in(loss: torch.Tensor, source: Any, losses: torch.Tensor) -> torch.Tensor | None:
+def weights_in(loss: torch.Tensor, losses: torch.Tensor, source: Any, output: int = 0) -> torch.Tensor | None:
     """Weights, of the shape of `losses`, with which these values of the node `source` are summed to `loss`.
 
-    None where the loss depends on anything else that learns, or is no weighted sum of them by its graph and its value.
+    `output` says which of the node's values they are: what is compiled is one node with many. None where the loss
+    depends on anything else that learns, or is no weighted sum of them by its graph and its value.
     """
     if loss.grad_fn is None or loss.numel() != 1:
         return None
     weights = torch.zeros_like(losses)
-    waiting: list[tuple[Any, torch.Tensor]] = [(loss.grad_fn, torch.ones_like(loss))]
+    waiting: list[tuple[Any, int, torch.Tensor]] = [(loss.grad_fn, loss.output_nr, torch.ones_like(loss))]
     # Nodes are called one by one, not by the engine, which would run hooks of the training.
     with Aside(), torch.no_grad():
         for _ in range(_LONGEST_CHAIN):
+            node, number, gradient = waiting.pop()
+            if node is source and number == output:
+                weights += gradient.reshape(weights.shape)
+            elif not _linear(node):
+                return None
+            else:
+                back = node(gradient)
+                parts = back if isinstance(back, tuple) else (back,)
+                waiting += [
+                    (following, place, part)
+                    for (following, place), part in zip(node.next_functions, parts, strict=False)
+                    if following is not None and part is not None
+                ]
             if not waiting:
                 allowed = tolerance(losses.dtype) * float((weights * losses).abs().sum())
                 return weights if abs(float((weights * losses).sum()) - float(loss.detach())) <= allowed else None
-            node, gradient = waiting.pop()
-            if not _linear(node):
-                return None
-            back = node(gradient)
-            for (following, number), part in zip(
-                node.next_functions, back if isinstance(back, tuple) else (back,), strict=False
-            ):
-                if part is None:
-                    continue
-                if following is source and number == 0 and part.shape == weights.shape:
-                    weights += part
-                elif following is not None:
-                    waiting.append((following, part))
     return None
 
 
 def _linear(node: Any) -> bool:
     """Whether a node's output is linear in what learns among its inputs."""
-    if not node.name().startswith(_LINEAR):
+    name, inputs = node.name(), [following for following, _ in node.next_functions]
+    if not name.startswith(_LINEAR) or (name.startswith("Div") and inputs[0] is None):
         return False
-    inputs = [following for following, _ in node.next_functions]
-    if node.name().startswith("Div") and inputs[0] is None:
-        return False
-    return not node.name().startswith((*_PRODUCTS, "DotBackward")) or None in inputs or len(inputs) == 1
-
-
-def _by_number(node: Any) -> bool:
-    """Whether a product or quotient multiplies what has a gradient by one number: no weights of single entries."""
-    if node.name().startswith("Div") and node.next_functions[0][0] is None:
-        return False
-    if math.prod(node._input_metadata[0].shape) == 1:
-        return True
-    other = node._saved_other if node.next_functions[0][0] is not None else node._saved_self
-    return isinstance(other, torch.Tensor) and other.numel() == 1
+    return not name.startswith(_PRODUCTS) or None in inputs or len(inputs) == 1
 
 
 def tolerance(dtype: torch.dtype) -> float:

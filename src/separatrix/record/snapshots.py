@@ -158,7 +158,7 @@ class Snapshots:
             told, self._told = self._told, None
             examples = told[1] if told is not None and same_memory(told[0], view.outputs) else None
             losses = result.detach().clone()  # the training may change them in place
-            exposure.heard.append(Heard(view, losses, float(losses.mean()), result.grad_fn, examples))
+            exposure.heard.append(Heard(view, losses, result.grad_fn, examples))
 
     def backward_begins(self, loss: torch.Tensor, value: float) -> None:
         """A loss is about to be backwarded: learn how it follows from the model's output."""

@@ -99,8 +99,8 @@ def reconstruct(
     """The average of relative width `width` at `step`, made of those stored up to then, as a state dict.
 
     Sums are formed in float64 and given in the stored types (of floating-point ones float32 at least, as averages are
-    kept), or `dtype` for floating-point ones. `step` is the last
-    stored one by default. Tensors that are no floating-point numbers are those of the last stored step.
+    kept), or `dtype` for floating-point ones. `step` is the last stored one by default. Tensors that are no
+    floating-point numbers are those of the last stored step.
 
     Raises:
         AveragingError: the folder holds no averages of that step, they do not belong together, or the width is out
