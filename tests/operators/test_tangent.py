@@ -16,7 +16,7 @@ from separatrix.operators import (
     OperatorUsageError,
     ParameterError,
     StructureError,
-    _contractions,
+    _row_products,
     tangent_kernel,
     tangent_kernel_of,
 )
@@ -133,7 +133,7 @@ def test_single_precision_stays_within_the_documented_figure(name):
 
 @pytest.mark.parametrize(("name", "n"), [("mlp", 150), ("cnn-batchnorm", 67), ("transformer", 66), ("positions", 67)])
 def test_products_of_many_examples_are_cut_up_without_a_trace(name, n, monkeypatch):
-    monkeypatch.setattr(_contractions, "_SYMMETRIC", 1)
+    monkeypatch.setattr(_row_products, "_WORTH", 1)
     model, sample = build(name)
     x = sample(n)
     own = jacobian(model, x)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from separatrix.operators._contractions import Grams, inner_products
+from separatrix.operators._contractions import Grams, Meetings, inner_products
 from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, shapes, terms_of
 from separatrix.operators._terms import (
     Outer,
     Plain,
     Terms,
     alike,
+    beside,
     compact,
     first_of,
     joined,
@@ -29,8 +30,11 @@ from separatrix.operators._terms import (
 Build = Callable[[slice], Trace]
 """From some of the examples to their trace."""
 
-MEMORY = 2**26
-"""Bytes that the parts of a kernel under construction may take, roughly: 64 MB."""
+MEMORY = 44 * 2**20
+"""Bytes that the parts of a kernel under construction may take, roughly: with less, forward passes are repeated."""
+
+_FEW = 1024
+"""Numbers of an example below which a product of its own would take longer than copying them beside others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +69,8 @@ def plan(trace: Trace, n: int, m: int, memory: int, full: bool = False) -> Plan:
     examples = larger if fits else max(1, min(larger, 4 * entries // (2 * (once + each))))
     cotangents = min(count, max(1, (4 * entries // ((sides if fits else 2) * examples) - once) // each))
     cotangents = -(-count // -(-count // cotangents))  # as many blocks, of equal size
+    if examples == n and m == 0 and not full and n * (graph + cotangents * trace.numbers_held_without_tails) <= entries:
+        return Plan(examples, examples, cotangents, entries)
     forward = max(8, entries // (graph + cotangents * trace.numbers_held))
     return Plan(examples, min(examples, forward), cotangents, entries)
 
@@ -83,16 +89,20 @@ def forward_size(trace: Trace, n: int, entries: int) -> int:
     return min(n, max(8, entries // (3 * max(1, trace.numbers_held))))
 
 
-def block_kernels(x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bool, count: int) -> dict[int, Tensor]:
-    """Kernel of every parameter, by its place in the list: (n, m), or (n, m, c, c) where `full`, for `count` outputs.
+def block_kernels(
+    x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bool, count: int, layers: Sequence[str]
+) -> dict[str, Tensor]:
+    """Kernels (n, m), or (n, m, c, c) where `full`, for `count` outputs, of the parameters of each layer together.
 
-    Without `y` the kernel is that of x with itself, and blocks below the diagonal are mirrored.
+    `layers` tells the layer of every parameter; one without a gradient is left out. Without `y` the kernel is that of x
+    with itself, and blocks below the diagonal are mirrored.
     """
-    result: dict[int, Tensor] = {}
+    result: dict[str, Tensor] = {}
     first: dict[Block, Terms] = {}
     second: dict[Block, Terms] = {}
     if cut.forward >= cut.examples:
         x, y = _kept(x), y and _kept(y)
+    meetings: Meetings = {}
     # a kernel of one trace with itself
     summed = not full and y is None and min(cut.forward, cut.examples) >= n
     for i in _slices(n, cut.examples):
@@ -105,13 +115,14 @@ def block_kernels(x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bo
                 for b in _slices(count, cut.cotangents) if full else [a]:
                     same = y is None and i == j and a == b
                     second = first if same else _digest(y or x, j, b, n, cut, {} if second is first else second)
-                    for index, product in (_entry_products if full else _products)(first, second, cut.entries).items():
-                        shape = (n, m, count, count) if full else (n, m)
-                        kernel = result.setdefault(index, product.new_zeros(shape))
-                        if full:
-                            kernel[i, j, a, b] = product
-                        else:
-                            kernel[i, j] += product
+                    if full:
+                        products = _entry_products(first, second, cut.entries, layers)
+                    else:
+                        products = _products(first, second, cut.entries, layers, meetings)
+                    for layer, product in products.items():
+                        if layer not in result:
+                            result[layer] = product.new_zeros((n, m, count, count) if full else (n, m))
+                        (result[layer][i, j, a, b] if full else result[layer][i, j]).add_(product)
     if y is None:
         _mirror(result.values(), cut.examples)
     return result
@@ -240,39 +251,62 @@ def _written(part: Mapping[Block, Terms], parts: Sequence[Mapping[Block, Terms]]
     return result
 
 
-def layered(kernels: Mapping[int, Tensor], layers: Sequence[str], empty: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """Sums over the parameters of each layer; `empty()` where none of a layer's parameters is used."""
-    result: dict[str, Tensor] = {}
-    for index, layer in enumerate(layers):
-        part = kernels.get(index)
-        if part is not None:
-            result[layer] = result[layer] + part if layer in result else part
-    return {layer: result[layer] if layer in result else empty() for layer in dict.fromkeys(layers)}
+def every_layer(parts: Mapping[str, Tensor], layers: Sequence[str], empty: Callable[[], Tensor]) -> dict[str, Tensor]:
+    """The part of each layer, in their order; `empty()` where none of a layer's parameters is used."""
+    return {layer: parts[layer] if layer in parts else empty() for layer in dict.fromkeys(layers)}
 
 
 def _slices(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def _products(x: Mapping[Block, Terms], y: Mapping[Block, Terms], entries: int) -> dict[int, Tensor]:
-    result: dict[int, Tensor] = {}
+def _products(
+    x: Mapping[Block, Terms], y: Mapping[Block, Terms], entries: int, layers: Sequence[str], meetings: Meetings
+) -> dict[str, Tensor]:
+    """(n, m) for each layer, summed over cotangents."""
+    result: dict[str, Tensor] = {}
     grams: Grams = {}
-    for index, first, second in _aligned(x, y):
-        product = inner_products(first, second, entries, grams)
-        result[index] = result[index] + product if index in result else product
+    for layer, first, second in _gathered(x, y, layers):
+        product = inner_products(first, second, entries, grams, meetings)
+        result[layer] = result[layer] + product if layer in result else product
     return result
 
 
-def _entry_products(x: Mapping[Block, Terms], y: Mapping[Block, Terms], entries: int) -> dict[int, Tensor]:
-    """(n, m, c, c') for the c cotangents of x and c' of y."""
-    result: dict[int, Tensor] = {}
-    for index, first, second in _aligned(x, y):
+def _entry_products(
+    x: Mapping[Block, Terms], y: Mapping[Block, Terms], entries: int, layers: Sequence[str]
+) -> dict[str, Tensor]:
+    """(n, m, c, c') for each layer, for the c cotangents of x and c' of y."""
+    result: dict[str, Tensor] = {}
+    for layer, first, second in _gathered(x, y, layers):
         n, m = first.examples, second.examples
         wide = spread(first)
         product = inner_products(wide, wide if second is first else spread(second), entries)
         product = product.view(n, len(product) // n, m, -1).transpose(1, 2)
-        result[index] = result[index] + product if index in result else product
+        result[layer] = result[layer] + product if layer in result else product
     return result
+
+
+def _gathered(
+    x: Mapping[Block, Terms], y: Mapping[Block, Terms], layers: Sequence[str]
+) -> Iterator[tuple[str, Terms, Terms]]:
+    """Terms of the same entries of the same parameters; those of few numbers of one layer beside each other."""
+    few: dict[tuple[object, ...], list[tuple[str, Plain, Plain]]] = {}
+    held = {terms.left.data_ptr() for terms in x.values() if isinstance(terms, Outer)}
+    for index, first, second in _aligned(x, y):
+        layer = layers[index]
+        if isinstance(first, Plain) and isinstance(second, Plain) and _is_small(first, held):
+            kind = layer, len(first.values), first.values.dtype
+            few.setdefault(kind, []).append((layer, first, second))
+        else:
+            yield layer, first, second
+    for group in few.values():
+        layer, *_ = group[0]
+        together = beside([first for _, first, _ in group])
+        yield layer, together, together if group[0][1] is group[0][2] else beside([second for _, _, second in group])
+
+
+def _is_small(terms: Plain, held: Collection[int]) -> bool:
+    return terms.values.shape[2] <= _FEW and terms.values.data_ptr() not in held
 
 
 def _aligned(x: Mapping[Block, Terms], y: Mapping[Block, Terms]) -> Iterator[tuple[int, Terms, Terms]]:

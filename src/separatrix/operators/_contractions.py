@@ -6,38 +6,76 @@ Letters are those of `_terms`: c cotangents, n and m examples, t and s positions
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from separatrix.operators._row_products import row_products
 from separatrix.operators._terms import CACHED, Lookup, Outer, Plain, Terms, slices_of, weights_of, written_out
 
 _LONG = 512
 """Columns from which a product takes longer than adding it to others, so that cutting them up costs nothing."""
 
-_SYMMETRIC = 1 << 18
-"""Entries of a matrix from which its product with itself is cut up: below, calls would cost more than they save."""
+_MET = 8
+"""Pairs of indices about which what was found out is kept."""
 
 Grams = dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]]
 """Products of factors that have been made: a layer's weight and bias share that of their output gradients."""
 
+Meetings = dict[tuple[object, ...], "Meeting"]
+"""What has been found out about the indices of tables, which are the same for every cotangent."""
 
-def inner_products(x: Terms, y: Terms, entries: int, grams: Grams | None = None) -> Tensor:
+
+@dataclasses.dataclass(frozen=True)
+class Meeting:
+    """Where two indices (1, n, t) and (1, m, s) say the same.
+
+    `x` and `y` are the indices into the `rows` rows that occur. `members` and `others` are the positions of all
+    examples, numbered through, by the row that they add to (rows, most of any), filled with -1. `sources` are the
+    indices themselves, held so that their addresses stay theirs.
+    """
+
+    x: Tensor
+    y: Tensor
+    rows: int
+    members: Tensor
+    others: Tensor
+    sources: tuple[Tensor, Tensor]
+
+    @property
+    def pairs(self) -> int:
+        """Entries of the products of members with others."""
+        return self.members.numel() * self.others.shape[1]
+
+    @functools.cached_property
+    def places(self) -> Tensor:
+        """To which entry of (n, m), flattened, every product of members with others adds; n m where there is none."""
+        (n, t), (m, s) = self.x.shape[1:], self.y.shape[1:]
+        met = (self.members >= 0).unsqueeze(2) & (self.others >= 0).unsqueeze(1)
+        pairs = (self.members // t * m).unsqueeze(2) + (self.others // s).unsqueeze(1)
+        return torch.where(met, pairs, n * m).flatten()
+
+
+def inner_products(
+    x: Terms, y: Terms, entries: int, grams: Grams | None = None, meetings: Meetings | None = None
+) -> Tensor:
     """Sum over cotangents of <gradient of x_i, gradient of y_j>: (n, m), with at most about `entries` numbers held.
 
     Positions are either compared pair by pair, n m t s (p + q) multiplications, or contracted first to gradients,
     block by block, (n t + m s + n m) p q; the cheaper is taken. `grams` is shared by calls whose terms are alive
-    together.
+    together, `meetings` by those for several cotangents.
     """
     grams = {} if grams is None else grams
+    meetings = {} if meetings is None else meetings
     if isinstance(x, Plain) and isinstance(y, Plain):
         first = x.values.transpose(0, 1).flatten(1)
         second = first if x is y else y.values.transpose(0, 1).flatten(1)
         views = first.data_ptr() == x.values.data_ptr() and second.data_ptr() == y.values.data_ptr()
-        return _shared_gram(first, second, grams) if views else _gram(first, second)
+        return _shared_gram(first, second, grams) if views else row_products(first, second)
     if isinstance(x, Lookup) and isinstance(y, Lookup):
-        return _lookup_products(x, y, entries)
+        return _lookup_products(x, y, entries, meetings)
     if isinstance(x, Outer) and isinstance(y, Outer):
         return _outer_products(x, y, entries, grams)
     return inner_products(Plain(written_out(x)), Plain(written_out(y)), entries)
@@ -87,21 +125,8 @@ def _shared_gram(x: Tensor, y: Tensor, grams: Grams) -> Tensor:
     """The product of two matrices that nobody changes, made once; both are kept, so that addresses stay theirs."""
     key = (x.data_ptr(), y.data_ptr(), x.shape, y.shape, x.stride(), y.stride())
     if key not in grams:
-        grams[key] = (x, y, _gram(x, y))
+        grams[key] = (x, y, row_products(x, y))
     return grams[key][2]
-
-
-def _gram(x: Tensor, y: Tensor) -> Tensor:
-    """Products of rows; of a matrix with itself by strips, the part below the diagonal mirrored from the one above."""
-    rows = max(32, min(128, len(x) // 4))
-    if x is not y or x.numel() < _SYMMETRIC or len(x) <= rows:
-        return x @ y.mT
-    result = x.new_empty(len(x), len(x))
-    for start in range(0, len(x), rows):
-        strip = slice(start, start + rows)
-        torch.mm(x[strip], x[start:].mT, out=result[strip, start:])
-        result[start + rows :, strip] = result[strip, start + rows :].mT
-    return result
 
 
 def _few_positions(terms: Outer) -> bool:
@@ -118,29 +143,27 @@ def _norm_blocks(terms: Outer | Lookup, entries: int) -> Iterator[Outer | Lookup
     return (terms.block(part) for part in slices_of(terms.examples, entries // each))
 
 
-def _lookup_products(x: Lookup, y: Lookup, entries: int) -> Tensor:
+def _lookup_products(x: Lookup, y: Lookup, entries: int, meetings: Meetings) -> Tensor:
     (c, n, t, q), (m, s) = x.right.shape, y.right.shape[1:3]
-    used, inverse = torch.unique(torch.cat([x.index.flatten(), y.index.flatten()]), return_inverse=True)
-    split, same = x.index.numel(), x is y
-    x = Lookup(inverse[:split].view_as(x.index), x.right, used.numel())
-    y = x if same else Lookup(inverse[split:].view_as(y.index), y.right, used.numel())
-    members = _members(x)
-    others = members if same else _members(y)
-    pairs, widths = members.shape[0] * members.shape[1] * others.shape[1], members.shape[1] + others.shape[1]
-    if 4 * pairs <= min(used.numel(), t * s) * n * m and c * q * used.numel() * widths + 3 * pairs <= entries:
-        return _matched_products(x, y, members, others)
-    if t * s > used.numel():
+    meeting, same = _meeting(x.index, y.index, meetings), x is y
+    widths = meeting.members.shape[1] + meeting.others.shape[1]
+    sparse = 4 * meeting.pairs <= min(meeting.rows, t * s) * n * m
+    if sparse and c * q * meeting.rows * widths + 3 * meeting.pairs <= entries:
+        return _matched_products(x, y, meeting)
+    x = Lookup(meeting.x, x.right, meeting.rows)
+    y = x if same else Lookup(meeting.y, y.right, meeting.rows)
+    if t * s > meeting.rows:
         result = x.right.new_zeros(n, m)
         for a in range(c):
-            for columns in slices_of(q, entries // (used.numel() * (n if same else n + m))):
+            for columns in slices_of(q, entries // (meeting.rows * (n if same else n + m))):
                 first = _table(x, a, columns)
-                result += _gram(first, first if same else _table(y, a, columns))
+                result += row_products(first, first if same else _table(y, a, columns))
         return result
     rows = []
     flat = y.right.permute(1, 2, 0, 3).reshape(m * s, c * q)
     for part in slices_of(n, entries // (2 * t * m * s)):
         block = x.block(part)
-        products = _gram(block.right.permute(1, 2, 0, 3).reshape(-1, c * q), flat)
+        products = row_products(block.right.permute(1, 2, 0, 3).reshape(-1, c * q), flat)
         products *= block.index.reshape(-1, 1) == y.index.reshape(1, -1)
         rows.append(products.view(-1, t, m, s).sum((1, 3)))
     return torch.cat(rows)
@@ -151,30 +174,41 @@ def _table(terms: Lookup, cotangent: int, columns: slice) -> Tensor:
     return written_out(Lookup(terms.index, terms.right[cotangent : cotangent + 1, ..., columns], terms.rows))[0]
 
 
-def _members(terms: Lookup) -> Tensor:
+def _meeting(x: Tensor, y: Tensor, meetings: Meetings) -> Meeting:
+    key = tuple((side.data_ptr(), side._version, side.shape, side.stride()) for side in (x, y))
+    if key not in meetings:
+        used, inverse = torch.unique(torch.cat([x.flatten(), y.flatten()]), return_inverse=True)
+        first, second = inverse[: x.numel()].view(x.shape), inverse[x.numel() :].view(y.shape)
+        members = _members(first, used.numel())
+        others = members if x is y else _members(second, used.numel())
+        if len(meetings) >= _MET:
+            meetings.clear()
+        meetings[key] = Meeting(first, second, used.numel(), members, others, (x, y))
+    return meetings[key]
+
+
+def _members(index: Tensor, rows: int) -> Tensor:
     """Positions of all examples, numbered through, by the row that they add to: (rows, most of any), filled with -1."""
-    index = terms.index.flatten()
-    sizes = torch.bincount(index, minlength=terms.rows)
+    index = index.flatten()
+    sizes = torch.bincount(index, minlength=rows)
     order = torch.argsort(index)
     place = torch.arange(len(order), device=index.device) - (sizes.cumsum(0) - sizes)[index[order]]
-    result = index.new_full((terms.rows, int(sizes.max())), -1)
+    result = index.new_full((rows, int(sizes.max())), -1)
     result[index[order], place] = order
     return result
 
 
-def _matched_products(x: Lookup, y: Lookup, members: Tensor, others: Tensor) -> Tensor:
+def _matched_products(x: Lookup, y: Lookup, meeting: Meeting) -> Tensor:
     """Products of those positions alone that add to the same row."""
-    (n, t), (m, s) = x.right.shape[1:3], y.right.shape[1:3]
+    n, m = x.examples, y.examples
 
     def rows(side: Lookup, chosen: Tensor) -> Tensor:
         flat = side.right.permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
         return flat.index_select(0, chosen.clamp(min=0).flatten()).view(*chosen.shape, -1)
 
-    products = rows(x, members) @ rows(y, others).mT
-    met = (members >= 0).unsqueeze(2) & (others >= 0).unsqueeze(1)
-    pairs = torch.where(met, (members // t * m).unsqueeze(2) + (others // s).unsqueeze(1), n * m)
-    sums = products.new_zeros(n * m + 1).scatter_add_(0, pairs.flatten(), products.flatten())
-    return sums[:-1].view(n, m)
+    first = rows(x, meeting.members)
+    products = first @ (first if x is y else rows(y, meeting.others)).mT
+    return products.new_zeros(n * m + 1).scatter_add_(0, meeting.places, products.flatten())[:-1].view(n, m)
 
 
 def _outer_products(x: Outer, y: Outer, entries: int, grams: Grams) -> Tensor:
@@ -196,10 +230,11 @@ def _reached(terms: Outer) -> Outer:
     if terms.positions == 1 or terms.left.shape[3] > 1 or terms.columns <= terms.positions or terms.expand is not None:
         return terms
     side = terms.left if terms.varies[0] else terms.right
-    for some in (side[:1, :1], side):  # most often one example tells
-        reached = (some.amax((0, 1, 3, 4)) != 0) | (some.amin((0, 1, 3, 4)) != 0)
-        if 2 * int(reached.sum()) > terms.positions:
-            return terms
+    if 2 * sum(side[0, 0].flatten(1).any(1).tolist()) > terms.positions:  # most often one example tells
+        return terms
+    reached = (side.amax((0, 1, 3, 4)) != 0) | (side.amin((0, 1, 3, 4)) != 0)
+    if 2 * int(reached.sum()) > terms.positions:
+        return terms
     reached[0] |= not bool(reached.any())
     kept = reached.nonzero().squeeze(1)
     return dataclasses.replace(terms, left=terms.left.index_select(2, kept), right=terms.right.index_select(2, kept))
@@ -224,8 +259,8 @@ def _position_products(x: Outer, y: Outer, entries: int, grams: Grams) -> Tensor
     if g == 1 and x.expand is None and y.expand is None and size >= n:
         left, right = rows(x.left)[0], rows(x.right)[0]
         others = (left, right) if x is y else (rows(y.left)[0], rows(y.right)[0])
-        share = _shared_gram if t == s == 1 else lambda first, second, _: _gram(first, second)
-        products = share(left, others[0], grams) * _gram(right, others[1])
+        share = _shared_gram if t == s == 1 else lambda first, second, _: row_products(first, second)
+        products = share(left, others[0], grams) * row_products(right, others[1])
         return products if t == s == 1 else products.view(n, t, m, s).sum((1, 3))
     whole = y.block(slice(None))
     left, right = rows(whole.left), rows(whole.right)
@@ -249,8 +284,8 @@ def _weight_products(x: Outer, y: Outer, same: bool, entries: int) -> Tensor:
     result = x.left.new_zeros(n, m)
     each = g * x.columns * (n if same else n + m)
     # an odd number, since gradients a power of two apart in memory would share few lines of a cache
-    size = max(1, min(entries, max(CACHED // 2, _LONG * (n + m))) // each) | 1
+    size = max(1, min(entries, max(2 * CACHED, _LONG * (n + m))) // each) | 1
     for rows in slices_of(p, size):
         first = gradients(x, rows, t)
-        result += _gram(first, first if same else gradients(y, rows, s))
+        result += row_products(first, first if same else gradients(y, rows, s))
     return result

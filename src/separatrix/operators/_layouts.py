@@ -27,6 +27,8 @@ class Layout:
         if lead == 0:
             return tensor[:, None, None]
         repeats = tensor.shape[1 + self.axis] // self.examples
+        if self.axis == 0 and repeats == 1:
+            return tensor.unsqueeze(2) if lead == 1 else tensor.flatten(2, lead)
         sizes = (self.examples, repeats) if self.major else (repeats, self.examples)
         at = 1 + self.axis
         split = tensor.reshape(*tensor.shape[:at], *sizes, *tensor.shape[at + 1 :])

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_TOGETHER = 8
+_TOGETHER = 32
 """Images whose patches are picked at a time, so that caches hold them."""
 
 

@@ -86,6 +86,11 @@ class Trace:
         outputs = sum(math.prod(shape_at(edge)) for edge in self.edges)
         return outputs // len(self.outputs) + sum(parameter.numel() for parameter in self.dense.values())
 
+    @property
+    def numbers_held_without_tails(self) -> int:
+        """The same where the gradients at tails stand for all cotangents at once."""
+        return self.numbers_held - sum(passes[0].numel() for passes, _ in self.tails.values())
+
 
 def watch(
     forward: Callable[[], Tensor],

@@ -159,6 +159,13 @@ def compact(terms: Terms, others: int, cotangents: int, entries: int) -> Terms:
     return result
 
 
+def beside(parts: Sequence[Plain]) -> Plain:
+    """The gradients of several parameters as those of one, cotangents beside each other for every example."""
+    if len(parts) == 1:
+        return parts[0]
+    return Plain(torch.cat([part.values.transpose(0, 1) for part in parts], 2).transpose(0, 1))
+
+
 def joined(parts: Sequence[Terms]) -> Terms:
     """The terms of consecutive examples as one; all of one kind."""
     if len(parts) == 1:
@@ -188,7 +195,7 @@ def place(terms: Terms, into: Terms, at: int, entries: int = CACHED) -> int:
     """Copy or write out terms to the examples from `at` on of what has room; returns where the next ones go."""
     stop = at + terms.examples
     if isinstance(into, Plain) and isinstance(terms, Outer):
-        _write_out(terms, into.values[:, at:stop], min(entries, CACHED))
+        _write_out(terms, into.values[:, at:stop], min(entries, CACHED // 2))
     else:
         for name, tensor in _tensors(terms).items():
             getattr(into, name)[:, at:stop] = tensor

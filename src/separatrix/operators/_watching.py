@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import types
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -76,8 +75,9 @@ class Watch(TorchFunctionMode):
         self, func: Any, types_: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        tensors = [*tensors_in(args), *tensors_in(kwargs)]
-        used = [tensor for tensor in tensors if self.number(tensor) is not None and tensor.requires_grad]
+        tensors = [*tensors_in(args), *(tensors_in(kwargs) if kwargs else ())]
+        numbered = [(tensor, index) for tensor in tensors if (index := self.number(tensor)) is not None]
+        used = [(tensor, index) for tensor, index in numbered if tensor.requires_grad]
         if not used or not torch.is_grad_enabled():
             return func(*args, **kwargs)
         if func not in RULES and isinstance(func, types.FunctionType):
@@ -85,14 +85,15 @@ class Watch(TorchFunctionMode):
                 return _opened(func)(*args, **kwargs)
         output = func(*args, **kwargs)
         results = [leaf for leaf in tensors_in(output) if leaf.requires_grad]
-        if not results or any(result is tensor for result in results for tensor in used):
+        if not results or any(result is tensor for result in results for tensor, _ in used):
             return output
-        is_view, reason = all(self.number(result) is not None for result in results), ""
+        numbers, reason = [self.number(result) for result in results], ""
+        is_view = None not in numbers
         if not is_view or func in EXPANSIONS:
             copied = results[0] is output and output._is_view() and not any(output is tensor for tensor in tensors)
             result = output.clone() if copied else output  # a later in-place change of a view would cut its edge off
             uses = self._uses(func, args, kwargs, result)
-            if self._counted(use.index for use in uses) == self._counted(map(self.number, used)):
+            if self._occurrences(use.index for use in uses) == self._occurrences(index for _, index in used):
                 self.uses += uses
                 output, results = result, [result]
                 for use in uses:
@@ -100,19 +101,21 @@ class Watch(TorchFunctionMode):
                         self.tables[len(self.parameters)] = use
                         self.numbers[id(result)] = len(self.parameters)
                         self.parameters.append(result)
+                numbers = [self.number(result)]
             elif not is_view:
                 reason = f"used in {getattr(func, '__name__', func)}"
-        node = get_gradient_edge(results[0]).node
-        for index in {index for tensor in used if (index := self.number(tensor)) is not None}:
-            edges = tuple(key_of(get_gradient_edge(tensor)) for tensor in used if self.number(tensor) == index)
-            self.calls.append(Call(index, edges, node, reason))
-        views = {key_of(get_gradient_edge(result)): self.number(result) for result in results}
-        self.origins.update({key: index for key, index in views.items() if index is not None})
+        results_at = [key_of(get_gradient_edge(result)) for result in results]
+        edges: dict[int, list[Key]] = {}
+        for tensor, index in used:
+            edges.setdefault(index, []).append(key_of(get_gradient_edge(tensor)))
+        self.calls += [Call(index, tuple(at), results_at[0][0], reason) for index, at in edges.items()]
+        views = zip(results_at, numbers, strict=True)
+        self.origins.update({key: index for key, index in views if index is not None})
         return output
 
-    def _counted(self, indices: Iterable[int | None]) -> Counter[int]:
-        """How often each parameter occurs, tables left out."""
-        return Counter(index for index in indices if index is not None and index not in self.tables)
+    def _occurrences(self, indices: Iterable[int]) -> list[int]:
+        """Each parameter as often as it occurs, in order, tables left out."""
+        return sorted(index for index in indices if index not in self.tables)
 
     def _uses(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> list[Use]:
         """What the rule of a function makes of a call; nothing where there is none or it refuses the arguments."""
@@ -159,13 +162,15 @@ def tensors_in(value: object) -> Iterator[Tensor]:
     """The tensors among arguments or results, in nested containers."""
     if isinstance(value, Tensor):
         yield value
+    elif type(value) in _BARE:
+        return
     elif isinstance(value, (tuple, list, Mapping)):
-        for item in value.values() if isinstance(value, Mapping) else value:
+        for item in value if isinstance(value, (tuple, list)) else value.values():
             if isinstance(item, Tensor):
                 yield item
             elif type(item) not in _BARE:
                 yield from tensors_in(item)
-    elif type(value) not in _BARE:
+    else:
         yield from (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from separatrix.operators._blocks import MEMORY, Build, block_kernels, forward_size, layered, plan
+from separatrix.operators._blocks import MEMORY, Build, block_kernels, every_layer, forward_size, plan
 from separatrix.operators._channels_last import ChannelsLast, hooked
 from separatrix.operators._contractions import group_sums, squared_norms
 from separatrix.operators._examples import Inputs, StructureError, announce, examples_of, run, selected, undisturbed
@@ -287,11 +287,11 @@ def _norms(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[str
 def _squares(problem: _Problem, examples: slice, memory: int) -> dict[str, Tensor]:
     """Squared norms of some examples' gradients for each layer, the memory of their forward free again afterwards."""
     trace = problem.build(examples)
-    outputs, squares = trace.outputs, dict[int, Tensor]()
+    outputs, squares = trace.outputs, dict[str, Tensor]()
     for block, terms in pull(trace, torch.ones_like(outputs)).items():
-        own = squared_norms(terms, _entries(outputs, memory))
-        squares[block.index] = squares[block.index] + own if block.index in squares else own
-    return layered(squares, problem.layers, lambda: _zeros(outputs, len(outputs)))
+        own, layer = squared_norms(terms, _entries(outputs, memory)), problem.layers[block.index]
+        squares[layer] = squares[layer] + own if layer in squares else own
+    return every_layer(squares, problem.layers, lambda: _zeros(outputs, len(outputs)))
 
 
 def _entries(outputs: Tensor, memory: int) -> int:
@@ -301,9 +301,10 @@ def _entries(outputs: Tensor, memory: int) -> int:
 def _products(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[str, Tensor]:
     trace, n = problem.whole(), problem.examples
     cut = dataclasses.replace(plan(trace, n, 0, memory), examples=n, forward=n)
-    kernels = block_kernels(lambda _: trace, n, None, n, cut, False, 1)
-    parts = layered(kernels, problem.layers, lambda: _zeros(trace.outputs, n, n))
-    return parts if per_layer else torch.stack(list(parts.values())).sum(0)
+    owners = problem.layers if per_layer else [""] * len(problem.layers)
+    kernels = block_kernels(lambda _: trace, n, None, n, cut, False, 1, owners)
+    parts = every_layer(kernels, owners, lambda: _zeros(trace.outputs, n, n))
+    return parts if per_layer else parts[""]
 
 
 def _means(problem: _Problem, groups: Tensor) -> list[Tensor]:

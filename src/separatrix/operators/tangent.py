@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from separatrix.operators._blocks import MEMORY, Build, block_kernels, layered, plan
+from separatrix.operators._blocks import MEMORY, Build, block_kernels, every_layer, plan
 from separatrix.operators._examples import Inputs, announce, examples_of, run, selected, undisturbed
 from separatrix.operators._forwards import whole
 from separatrix.operators._layouts import Layout
@@ -90,9 +90,11 @@ def tangent_kernel(
             )
         build_x, build_y = build(x, probe.layouts), None if y is None else build(y, other.layouts)
         cut = plan(probe, n, 0 if y is None else m, memory, form == "full")
-        kernels = block_kernels(build_x, n, build_y, m, cut, form == "full", count)
+        owners = layers if per_layer else [""] * len(layers)
+        kernels = block_kernels(build_x, n, build_y, m, cut, form == "full", count, owners)
     announce(reasons, layers, stacklevel=3)
-    return _result(kernels, layers, per_layer, n, m, probe.outputs, form)
+    parts = every_layer(kernels, owners, lambda: _empty(probe.outputs, n, m, form))
+    return parts if per_layer else parts[""]
 
 
 def tangent_kernel_of(
@@ -118,9 +120,11 @@ def tangent_kernel_of(
         trace, reasons = watch(forward, chosen)
         n = len(trace.outputs)
         cut = dataclasses.replace(plan(trace, n, 0, memory), examples=n, forward=n)
-        kernels = block_kernels(lambda _: trace, n, None, n, cut, form == "full", trace.outputs.shape[1])
+        owners = layers if per_layer else [""] * len(layers)
+        kernels = block_kernels(lambda _: trace, n, None, n, cut, form == "full", trace.outputs.shape[1], owners)
     announce(reasons, layers, stacklevel=3)
-    return _result(kernels, layers, per_layer, n, n, trace.outputs, form)
+    parts = every_layer(kernels, owners, lambda: _empty(trace.outputs, n, n, form))
+    return parts if per_layer else parts[""]
 
 
 def _check(form: str) -> None:
@@ -128,21 +132,7 @@ def _check(form: str) -> None:
         raise OperatorUsageError(f"Form {form!r} of a tangent kernel is unknown: use 'trace' or 'full'.")
 
 
-def _result(
-    kernels: Mapping[int, Tensor],
-    layers: Sequence[str],
-    per_layer: bool,
-    n: int,
-    m: int,
-    outputs: Tensor,
-    form: Form,
-) -> Tensor | dict[str, Tensor]:
+def _empty(outputs: Tensor, n: int, m: int, form: Form) -> Tensor:
     count = outputs.shape[1]
     shape = (n, m) if form == "trace" else (n, m, count, count)
-    dtype = torch.promote_types(outputs.dtype, torch.float32)
-
-    def empty() -> Tensor:
-        return torch.zeros(shape, dtype=dtype, device=outputs.device)
-
-    parts = layered(kernels, layers, empty)
-    return parts if per_layer else sum(parts.values(), start=empty())
+    return torch.zeros(shape, dtype=torch.promote_types(outputs.dtype, torch.float32), device=outputs.device)
