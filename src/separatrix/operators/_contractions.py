@@ -233,11 +233,14 @@ def _reached(terms: Outer) -> Outer:
     if 2 * sum(side[0, 0].flatten(1).any(1).tolist()) > terms.positions:  # most often one example tells
         return terms
     reached = (side.amax((0, 1, 3, 4)) != 0) | (side.amin((0, 1, 3, 4)) != 0)
-    if 2 * int(reached.sum()) > terms.positions:
+    kept = [position for position, is_reached in enumerate(reached.tolist()) if is_reached] or [0]
+    if 2 * len(kept) > terms.positions:
         return terms
-    reached[0] |= not bool(reached.any())
-    kept = reached.nonzero().squeeze(1)
-    return dataclasses.replace(terms, left=terms.left.index_select(2, kept), right=terms.right.index_select(2, kept))
+    if kept[-1] - kept[0] == len(kept) - 1:
+        chosen: slice | Tensor = slice(kept[0], kept[-1] + 1)
+    else:
+        chosen = torch.tensor(kept, device=side.device)
+    return dataclasses.replace(terms, left=terms.left[:, :, chosen], right=terms.right[:, :, chosen])
 
 
 def _cotangent(terms: Outer, index: int, of: int) -> Outer:

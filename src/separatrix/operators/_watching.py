@@ -63,7 +63,8 @@ class Watch(TorchFunctionMode):
         self.parameters = list(parameters)
         self.tables: dict[int, Use] = {}
         self.numbers = {id(parameter): i for i, parameter in enumerate(parameters)}
-        self.origins = {key_of(get_gradient_edge(parameter)): i for i, parameter in enumerate(parameters)}
+        self.origins = {key_at(parameter): i for i, parameter in enumerate(parameters)}
+        self.entries = dict(zip(map(id, parameters), self.origins, strict=True))
         self.uses: list[Use] = []
         self.calls: list[Call] = []
 
@@ -104,10 +105,10 @@ class Watch(TorchFunctionMode):
                 numbers = [self.number(result)]
             elif not is_view:
                 reason = f"used in {getattr(func, '__name__', func)}"
-        results_at = [key_of(get_gradient_edge(result)) for result in results]
+        results_at = [key_at(result) for result in results]
         edges: dict[int, list[Key]] = {}
         for tensor, index in used:
-            edges.setdefault(index, []).append(key_of(get_gradient_edge(tensor)))
+            edges.setdefault(index, []).append(self.entries.get(id(tensor)) or key_at(tensor))
         self.calls += [Call(index, tuple(at), results_at[0][0], reason) for index, at in edges.items()]
         views = zip(results_at, numbers, strict=True)
         self.origins.update({key: index for key, index in views if index is not None})
@@ -139,7 +140,7 @@ class Watch(TorchFunctionMode):
         except TypeError:
             return []
         versions = tuple((tensor, tensor._version) for tensor in origins.values())
-        edge = get_gradient_edge(output)
+        edge = GradientEdge(*key_at(output))
         uses = []
         for local in locals_:
             tensor = origins[id(local.tensor)]
@@ -156,6 +157,11 @@ class Watch(TorchFunctionMode):
 def key_of(edge: GradientEdge) -> Key:
     """What tells an edge apart."""
     return edge.node, edge.output_nr
+
+
+def key_at(tensor: Tensor) -> Key:
+    """What tells the edge of a tensor apart."""
+    return (tensor.grad_fn, tensor.output_nr) if tensor.grad_fn is not None else key_of(get_gradient_edge(tensor))
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
