@@ -16,6 +16,7 @@ from separatrix.operators import (
     OperatorUsageError,
     ParameterError,
     StructureError,
+    _blocks,
     _row_products,
     tangent_kernel,
     tangent_kernel_of,
@@ -142,6 +143,22 @@ def test_products_of_many_examples_are_cut_up_without_a_trace(name, n, monkeypat
     assert relative(tangent_kernel(model, x, memory=100_000), truth) < 1e-9
     parts = tangent_kernel(model, x, per_layer=True)
     assert relative(sum(parts.values()), truth) < 1e-9
+
+
+def test_the_graph_of_a_forward_is_kept_where_it_has_room(monkeypatch):
+    model, sample = build("transformer")
+    x, forwards = sample(12), []
+    model.register_forward_hook(lambda *_: forwards.append(1))
+    counts, kernels = [], []
+    monkeypatch.setattr(_blocks, "MEMORY", 40_000)
+    for room in (10**9, 40_000):
+        monkeypatch.setattr(_blocks, "GRAPH_MEMORY", room)
+        forwards.clear()
+        kernels.append(tangent_kernel(model, x))
+        counts.append(len(forwards))
+    assert counts[0] == 3
+    assert counts[1] > 10
+    assert relative(kernels[1], kernels[0]) < 1e-12
 
 
 @pytest.mark.parametrize("position", [0, -1])

@@ -33,6 +33,9 @@ Build = Callable[[slice], Trace]
 MEMORY = 48 * 2**20
 """Bytes that the parts of a kernel under construction may take, roughly: with less, forward passes are repeated."""
 
+GRAPH_MEMORY = 4 * MEMORY
+"""The same where it holds the graph of a forward, so that none is repeated for every cotangent."""
+
 _FEW = 1024
 """Numbers of an example below which a product of its own would take longer than copying them beside others."""
 
@@ -47,13 +50,16 @@ class Plan:
     entries: int
 
 
-def plan(trace: Trace, n: int, m: int, memory: int, full: bool = False) -> Plan:
+def plan(trace: Trace, n: int, m: int, memory: int | None, full: bool = False) -> Plan:
     """Cut so that terms take four fifths of the memory, forward or contraction the rest; `m` is 0 without y.
 
     Where cotangents share no work and a forward over all examples fits beside their terms, its graph is kept and
     cotangents are taken one at a time: a `full` kernel pairs them, and would repeat backward passes.
     """
-    entries = max(1, memory // (5 * max(4, trace.outputs.dtype.itemsize)))
+    entries, kept = (
+        max(1, size // (5 * max(4, trace.outputs.dtype.itemsize)))
+        for size in ((MEMORY, GRAPH_MEMORY) if memory is None else (memory, memory))
+    )
     count, larger, sides = trace.outputs.shape[1], max(n, m), 1 if m == 0 else 2
     pulled = list(shapes(trace).values())
     some = [numbers_held(compact(terms, larger, count, entries)) for terms in pulled]
@@ -61,10 +67,10 @@ def plan(trace: Trace, n: int, m: int, memory: int, full: bool = False) -> Plan:
     graph = trace.graph_numbers
     if (
         not full
-        and sides * larger * (graph + once + each) <= 4 * entries
+        and sides * larger * (graph + once + each) <= 4 * kept
         and not any(_shares(terms, larger) for terms in pulled)
     ):
-        return Plan(larger, larger, 1, entries)
+        return Plan(larger, larger, 1, kept)
     fits = sides * larger * (once + each) <= 4 * entries
     examples = larger if fits else max(1, min(larger, 4 * entries // (2 * (once + each))))
     cotangents = min(count, max(1, (4 * entries // ((sides if fits else 2) * examples) - once) // each))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from separatrix.operators._blocks import MEMORY, Build, block_kernels, every_layer, plan
+from separatrix.operators._blocks import Build, block_kernels, every_layer, plan
 from separatrix.operators._examples import Inputs, announce, examples_of, run, selected, undisturbed
 from separatrix.operators._forwards import whole
 from separatrix.operators._layouts import Layout
@@ -30,7 +30,7 @@ def tangent_kernel(
     per_layer: bool = False,
     *,
     parameters: Sequence[str | Tensor] | None = None,
-    memory: int = MEMORY,
+    memory: int | None = None,
 ) -> Float[Tensor, "n m"] | Float[Tensor, "n m c c"] | dict[str, Tensor]:
     """Empirical neural tangent kernel between inputs x and y (default: x), over the parameters that train.
 
@@ -50,9 +50,10 @@ def tangent_kernel(
 
     Cost: c backward passes and, per layer, the cheaper of n m t^2 (c p + q) and c p q (n + m) t + c p q n m
     multiplications for t positions, p outputs, q inputs. A first convolution behind rectification and max pooling is
-    read at the pooled positions. `memory` bounds in bytes, roughly, what is held beside the result; blocks of examples
-    are repeated to keep to it. That examples do not mix is checked on the first four. Parameters, gradients, buffers,
-    modes and random states stay as they are.
+    read at the pooled positions. `memory` bounds in bytes, roughly, what is held beside the result: 48 MB by default,
+    192 MB where that keeps the graph of a forward which every output would repeat; blocks of examples are repeated to
+    keep to it. That examples do not mix is checked on the first four. Parameters, gradients, buffers, modes and random
+    states stay as they are.
 
     Raises:
         OperatorUsageError: an unknown form, or x and y with different numbers of outputs.
@@ -104,7 +105,7 @@ def tangent_kernel_of(
     form: Form = "trace",
     per_layer: bool = False,
     *,
-    memory: int = MEMORY,
+    memory: int | None = None,
 ) -> Float[Tensor, "n n"] | Float[Tensor, "n n c c"] | dict[str, Tensor]:
     """Tangent kernel of the outputs (n, ...) that `forward` computes, over the parameters of `modules`.
 
