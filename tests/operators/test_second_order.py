@@ -12,7 +12,7 @@ from separatrix.operators import (
     NotTwiceDifferentiableError,
     StaleOperatorError,
     UnbatchedProductsWarning,
-    _second_order,
+    _lean_functions,
     hessian,
     hessian_of,
 )
@@ -152,7 +152,7 @@ def test_layer_blocks_are_the_diagonal_blocks():
 @pytest.mark.parametrize("cached", [1, 400, 1 << 19])
 @pytest.mark.parametrize("layout", [contextlib.nullcontext, ChannelsLast])
 def test_pooling_after_relu(between, cached, layout, monkeypatch):
-    monkeypatch.setattr(_second_order, "_CACHED", cached)
+    monkeypatch.setattr(_lean_functions, "_CACHED", cached)
     torch.manual_seed(0)
     first, second = nn.Conv2d(1, 3, 3, padding=1).double(), nn.Conv2d(3, 2, 2).double()
     model = nn.ModuleList([first, second])
