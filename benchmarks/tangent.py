@@ -46,15 +46,16 @@ def cnn() -> tuple[nn.Module, Tensor]:
     return network(), torch.randn(256, 1, 28, 28)
 
 
-def transformer() -> tuple[nn.Module, Tensor]:
-    """110,000 parameters, 64 lines of 16 characters."""
-    return Characters(), torch.randint(0, 96, (64, 16))
+def transformer(lines: int = 64) -> tuple[nn.Module, Tensor]:
+    """110,000 parameters, lines of 16 characters."""
+    return Characters(), torch.randint(0, 96, (lines, 16))
 
 
 CASES: dict[str, tuple[Callable[[], tuple[nn.Module, Tensor]], float]] = {
     "mlp": (mlp, 300.0),
     "cnn": (cnn, 10.0),
     "transformer": (transformer, 10.0),
+    "transformer-256": (lambda: transformer(256), 10.0),
 }
 
 

@@ -34,7 +34,9 @@ def close(found, x, y):
 
 @needs_onednn
 @pytest.mark.parametrize(("n", "p"), [(64, 2000), (127, 1001), (128, 600), (200, 333), (259, 4097)])
-def test_products_with_itself_agree_with_double_precision(n, p, counted):
+@pytest.mark.parametrize("cut", [1, 1 << 30])
+def test_products_with_itself_agree_with_double_precision(n, p, cut, counted, monkeypatch):
+    monkeypatch.setattr(_row_products, "_CUT", cut)
     x = torch.randn(n, p)
     found = row_products(x, x)
     assert counted
@@ -59,8 +61,10 @@ def test_what_onednn_would_not_do_well_goes_elsewhere(which, counted):
     assert not counted
 
 
-def test_products_without_onednn(monkeypatch):
+@pytest.mark.parametrize("cut", [1, 1 << 30])
+def test_products_without_onednn(cut, monkeypatch):
     monkeypatch.setattr(_row_products, "_ONEDNN", None)
+    monkeypatch.setattr(_row_products, "_CUT", cut)
     x = torch.randn(259, 700)
     assert close(row_products(x, x), x, x)
 
