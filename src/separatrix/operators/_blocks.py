@@ -30,7 +30,7 @@ from separatrix.operators._terms import (
 Build = Callable[[slice], Trace]
 """From some of the examples to their trace."""
 
-MEMORY = 48 * 2**20
+MEMORY = 44 * 2**20
 """Bytes that the parts of a kernel under construction may take, roughly: with less, forward passes are repeated."""
 
 GRAPH_MEMORY = 4 * MEMORY

@@ -50,8 +50,8 @@ def tangent_kernel(
 
     Cost: c backward passes and, per layer, the cheaper of n m t^2 (c p + q) and c p q (n + m) t + c p q n m
     multiplications for t positions, p outputs, q inputs. A first convolution behind rectification and max pooling is
-    read at the pooled positions. `memory` bounds in bytes, roughly, what is held beside the result: 48 MB by default,
-    192 MB where that keeps the graph of a forward which every output would repeat; blocks of examples are repeated to
+    read at the pooled positions. `memory` bounds in bytes, roughly, what is held beside the result: 44 MB by default,
+    176 MB where that keeps the graph of a forward which every output would repeat; blocks of examples are repeated to
     keep to it. That examples do not mix is checked on the first four. Parameters, gradients, buffers, modes and random
     states stay as they are.
 
