@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 import torch
 from torch import Tensor
 
-from separatrix.operators._contractions import Grams, Meetings, inner_products
+from separatrix.operators._contractions import Grams, Meeting, inner_products
 from separatrix.operators._structure import Block, Gradients, Trace, backward, dense_terms, shapes, terms_of
 from separatrix.operators._terms import (
     Outer,
@@ -56,10 +56,9 @@ def plan(trace: Trace, n: int, m: int, memory: int | None, full: bool = False) -
     Where cotangents share no work and a forward over all examples fits beside their terms, its graph is kept and
     cotangents are taken one at a time: a `full` kernel pairs them, and would repeat backward passes.
     """
-    entries, kept = (
-        max(1, size // (5 * max(4, trace.outputs.dtype.itemsize)))
-        for size in ((MEMORY, GRAPH_MEMORY) if memory is None else (memory, memory))
-    )
+    fifth = 5 * max(4, trace.outputs.dtype.itemsize)
+    entries = max(1, (MEMORY if memory is None else memory) // fifth)
+    kept = max(1, (GRAPH_MEMORY if memory is None else memory) // fifth)
     count, larger, sides = trace.outputs.shape[1], max(n, m), 1 if m == 0 else 2
     pulled = list(shapes(trace).values())
     some = [numbers_held(compact(terms, larger, count, entries)) for terms in pulled]
@@ -96,25 +95,36 @@ def forward_size(trace: Trace, n: int, entries: int) -> int:
 
 
 def block_kernels(
-    x: Build, n: int, y: Build | None, m: int, cut: Plan, full: bool, count: int, layers: Sequence[str]
-) -> dict[str, Tensor]:
-    """Kernels (n, m), or (n, m, c, c) where `full`, for `count` outputs, of the parameters of each layer together.
+    x: Build,
+    n: int,
+    y: Build | None,
+    m: int,
+    cut: Plan,
+    full: bool,
+    outputs: Tensor,
+    layers: Sequence[str],
+    per_layer: bool,
+) -> Tensor | dict[str, Tensor]:
+    """The kernel (n, m), or (n, m, c, c) where `full`, or that of each layer; zero for one without a gradient.
 
-    `layers` tells the layer of every parameter; one without a gradient is left out. Without `y` the kernel is that of x
-    with itself, and blocks below the diagonal are mirrored.
+    `layers` tells the layer of every parameter, `outputs` (some, c) are those of some examples. Without `y` the kernel
+    is that of x with itself, and blocks below the diagonal are mirrored.
     """
+    count = outputs.shape[1]
+    shape = (n, m, count, count) if full else (n, m)
+    owners = layers if per_layer else [""] * len(layers)
     result: dict[str, Tensor] = {}
     first: dict[Block, Terms] = {}
     second: dict[Block, Terms] = {}
     if cut.forward >= cut.examples:
         x, y = _kept(x), y and _kept(y)
-    meetings: Meetings = {}
     # a kernel of one trace with itself
     summed = not full and y is None and min(cut.forward, cut.examples) >= n
     for i in _slices(n, cut.examples):
         for j in _slices(m, cut.examples):
             if y is None and j.start < i.start:
                 continue
+            meetings: list[Meeting] = []
             for a in _slices(count, cut.cotangents):
                 second = {} if second is first else second
                 first = _digest(x, i, a, m, cut, first, summed)
@@ -122,16 +132,18 @@ def block_kernels(
                     same = y is None and i == j and a == b
                     second = first if same else _digest(y or x, j, b, n, cut, {} if second is first else second)
                     if full:
-                        products = _entry_products(first, second, cut.entries, layers)
+                        products = _entry_products(first, second, cut.entries, owners)
                     else:
-                        products = _products(first, second, cut.entries, layers, meetings)
-                    for layer, product in products.items():
-                        if layer not in result:
-                            result[layer] = product.new_zeros((n, m, count, count) if full else (n, m))
-                        (result[layer][i, j, a, b] if full else result[layer][i, j]).add_(product)
+                        products = _products(first, second, cut.entries, owners, meetings)
+                    for owner, product in products.items():
+                        if owner not in result:
+                            result[owner] = product.new_zeros(shape)
+                        (result[owner][i, j, a, b] if full else result[owner][i, j]).add_(product)
     if y is None:
         _mirror(result.values(), cut.examples)
-    return result
+    dtype = torch.promote_types(outputs.dtype, torch.float32)
+    parts = every_layer(result, owners, lambda: torch.zeros(shape, dtype=dtype, device=outputs.device))
+    return parts if per_layer else parts[""]
 
 
 def _kept(build: Build) -> Build:
@@ -267,7 +279,7 @@ def _slices(total: int, size: int) -> list[slice]:
 
 
 def _products(
-    x: Mapping[Block, Terms], y: Mapping[Block, Terms], entries: int, layers: Sequence[str], meetings: Meetings
+    x: Mapping[Block, Terms], y: Mapping[Block, Terms], entries: int, layers: Sequence[str], meetings: list[Meeting]
 ) -> dict[str, Tensor]:
     """(n, m) for each layer, summed over cotangents."""
     result: dict[str, Tensor] = {}
@@ -296,19 +308,17 @@ def _gathered(
     x: Mapping[Block, Terms], y: Mapping[Block, Terms], layers: Sequence[str]
 ) -> Iterator[tuple[str, Terms, Terms]]:
     """Terms of the same entries of the same parameters; those of few numbers of one layer beside each other."""
-    few: dict[tuple[object, ...], list[tuple[str, Plain, Plain]]] = {}
+    few: dict[tuple[str, int, torch.dtype], list[tuple[Plain, Plain]]] = {}
     held = {terms.left.data_ptr() for terms in x.values() if isinstance(terms, Outer)}
     for index, first, second in _aligned(x, y):
         layer = layers[index]
         if isinstance(first, Plain) and isinstance(second, Plain) and _is_small(first, held):
-            kind = layer, len(first.values), first.values.dtype
-            few.setdefault(kind, []).append((layer, first, second))
+            few.setdefault((layer, len(first.values), first.values.dtype), []).append((first, second))
         else:
             yield layer, first, second
-    for group in few.values():
-        layer, *_ = group[0]
-        together = beside([first for _, first, _ in group])
-        yield layer, together, together if group[0][1] is group[0][2] else beside([second for _, _, second in group])
+    for (layer, *_), pairs in few.items():
+        together = beside([first for first, _ in pairs])
+        yield layer, together, together if pairs[0][0] is pairs[0][1] else beside([second for _, second in pairs])
 
 
 def _is_small(terms: Plain, held: Collection[int]) -> bool:

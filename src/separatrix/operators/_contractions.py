@@ -18,23 +18,17 @@ from separatrix.operators._terms import CACHED, Lookup, Outer, Plain, Terms, sli
 _LONG = 512
 """Columns from which a product takes longer than adding it to others, so that cutting them up costs nothing."""
 
-_MET = 8
-"""Pairs of indices about which what was found out is kept."""
-
 Grams = dict[tuple[object, ...], tuple[Tensor, Tensor, Tensor]]
 """Products of factors that have been made: a layer's weight and bias share that of their output gradients."""
-
-Meetings = dict[tuple[object, ...], "Meeting"]
-"""What has been found out about the indices of tables, which are the same for every cotangent."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Meeting:
-    """Where two indices (1, n, t) and (1, m, s) say the same.
+    """Where two indices (1, n, t) and (1, m, s) of tables say the same, whatever the cotangent.
 
     `x` and `y` are the indices into the `rows` rows that occur. `members` and `others` are the positions of all
-    examples, numbered through, by the row that they add to (rows, most of any), filled with -1. `sources` are the
-    indices themselves, held so that their addresses stay theirs.
+    examples, numbered through, by the row that they add to (rows, most of any), filled with -1. `sources` are copies of
+    the indices themselves.
     """
 
     x: Tensor
@@ -59,7 +53,7 @@ class Meeting:
 
 
 def inner_products(
-    x: Terms, y: Terms, entries: int, grams: Grams | None = None, meetings: Meetings | None = None
+    x: Terms, y: Terms, entries: int, grams: Grams | None = None, meetings: list[Meeting] | None = None
 ) -> Tensor:
     """Sum over cotangents of <gradient of x_i, gradient of y_j>: (n, m), with at most about `entries` numbers held.
 
@@ -68,7 +62,7 @@ def inner_products(
     together, `meetings` by those for several cotangents.
     """
     grams = {} if grams is None else grams
-    meetings = {} if meetings is None else meetings
+    meetings = [] if meetings is None else meetings
     if isinstance(x, Plain) and isinstance(y, Plain):
         first = x.values.transpose(0, 1).flatten(1)
         second = first if x is y else y.values.transpose(0, 1).flatten(1)
@@ -143,7 +137,7 @@ def _norm_blocks(terms: Outer | Lookup, entries: int) -> Iterator[Outer | Lookup
     return (terms.block(part) for part in slices_of(terms.examples, entries // each))
 
 
-def _lookup_products(x: Lookup, y: Lookup, entries: int, meetings: Meetings) -> Tensor:
+def _lookup_products(x: Lookup, y: Lookup, entries: int, meetings: list[Meeting]) -> Tensor:
     (c, n, t, q), (m, s) = x.right.shape, y.right.shape[1:3]
     meeting, same = _meeting(x.index, y.index, meetings), x is y
     widths = meeting.members.shape[1] + meeting.others.shape[1]
@@ -174,17 +168,18 @@ def _table(terms: Lookup, cotangent: int, columns: slice) -> Tensor:
     return written_out(Lookup(terms.index, terms.right[cotangent : cotangent + 1, ..., columns], terms.rows))[0]
 
 
-def _meeting(x: Tensor, y: Tensor, meetings: Meetings) -> Meeting:
-    key = tuple((side.data_ptr(), side._version, side.shape, side.stride()) for side in (x, y))
-    if key not in meetings:
-        used, inverse = torch.unique(torch.cat([x.flatten(), y.flatten()]), return_inverse=True)
-        first, second = inverse[: x.numel()].view(x.shape), inverse[x.numel() :].view(y.shape)
-        members = _members(first, used.numel())
-        others = members if x is y else _members(second, used.numel())
-        if len(meetings) >= _MET:
-            meetings.clear()
-        meetings[key] = Meeting(first, second, used.numel(), members, others, (x, y))
-    return meetings[key]
+def _meeting(x: Tensor, y: Tensor, meetings: list[Meeting]) -> Meeting:
+    """The meeting of two indices among those known, or a new one."""
+    for known in meetings:
+        first, second = known.sources
+        if torch.equal(first, x) and (torch.equal(second, y) if x is not y else first is second):
+            return known
+    used, inverse = torch.unique(torch.cat([x.flatten(), y.flatten()]), return_inverse=True)
+    first, second = inverse[: x.numel()].view(x.shape), inverse[x.numel() :].view(y.shape)
+    members, copy = _members(first, used.numel()), x.clone()
+    others, other = (members, copy) if x is y else (_members(second, used.numel()), y.clone())
+    meetings.append(Meeting(first, second, used.numel(), members, others, (copy, other)))
+    return meetings[-1]
 
 
 def _members(index: Tensor, rows: int) -> Tensor:

@@ -301,10 +301,7 @@ def _entries(outputs: Tensor, memory: int) -> int:
 def _products(problem: _Problem, per_layer: bool, memory: int) -> Tensor | dict[str, Tensor]:
     trace, n = problem.whole(), problem.examples
     cut = dataclasses.replace(plan(trace, n, 0, memory), examples=n, forward=n)
-    owners = problem.layers if per_layer else [""] * len(problem.layers)
-    kernels = block_kernels(lambda _: trace, n, None, n, cut, False, 1, owners)
-    parts = every_layer(kernels, owners, lambda: _zeros(trace.outputs, n, n))
-    return parts if per_layer else parts[""]
+    return block_kernels(lambda _: trace, n, None, n, cut, False, trace.outputs, problem.layers, per_layer)
 
 
 def _means(problem: _Problem, groups: Tensor) -> list[Tensor]:

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
-import torch
 from torch import Tensor, nn
 
-from separatrix.operators._blocks import Build, block_kernels, every_layer, plan
+from separatrix.operators._blocks import Build, block_kernels, plan
 from separatrix.operators._examples import Inputs, announce, examples_of, run, selected, undisturbed
 from separatrix.operators._forwards import whole
 from separatrix.operators._layouts import Layout
@@ -84,18 +83,15 @@ def tangent_kernel(
     with undisturbed([model]):
         probe = build(x)(slice(0, PROBED))
         other = probe if y is None else build(y)(slice(0, PROBED))
-        count = probe.outputs.shape[1]
-        if other.outputs.shape[1] != count:
+        if other.outputs.shape[1] != probe.outputs.shape[1]:
             raise OperatorUsageError(
                 "x and y give different numbers of outputs: pass inputs of equal shape per example."
             )
         build_x, build_y = build(x, probe.layouts), None if y is None else build(y, other.layouts)
         cut = plan(probe, n, 0 if y is None else m, memory, form == "full")
-        owners = layers if per_layer else [""] * len(layers)
-        kernels = block_kernels(build_x, n, build_y, m, cut, form == "full", count, owners)
+        kernel = block_kernels(build_x, n, build_y, m, cut, form == "full", probe.outputs, layers, per_layer)
     announce(reasons, layers, stacklevel=3)
-    parts = every_layer(kernels, owners, lambda: _empty(probe.outputs, n, m, form))
-    return parts if per_layer else parts[""]
+    return kernel
 
 
 def tangent_kernel_of(
@@ -121,19 +117,11 @@ def tangent_kernel_of(
         trace, reasons = watch(forward, chosen)
         n = len(trace.outputs)
         cut = dataclasses.replace(plan(trace, n, 0, memory), examples=n, forward=n)
-        owners = layers if per_layer else [""] * len(layers)
-        kernels = block_kernels(lambda _: trace, n, None, n, cut, form == "full", trace.outputs.shape[1], owners)
+        kernel = block_kernels(lambda _: trace, n, None, n, cut, form == "full", trace.outputs, layers, per_layer)
     announce(reasons, layers, stacklevel=3)
-    parts = every_layer(kernels, owners, lambda: _empty(trace.outputs, n, n, form))
-    return parts if per_layer else parts[""]
+    return kernel
 
 
 def _check(form: str) -> None:
     if form not in ("trace", "full"):
         raise OperatorUsageError(f"Form {form!r} of a tangent kernel is unknown: use 'trace' or 'full'.")
-
-
-def _empty(outputs: Tensor, n: int, m: int, form: Form) -> Tensor:
-    count = outputs.shape[1]
-    shape = (n, m) if form == "trace" else (n, m, count, count)
-    return torch.zeros(shape, dtype=torch.promote_types(outputs.dtype, torch.float32), device=outputs.device)
